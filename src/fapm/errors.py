@@ -1,0 +1,29 @@
+"""What goes wrong on the user's side: one line, what to type instead, no traceback."""
+
+
+class FapmError(Exception):
+    """Base of every error a user can cause and mend. Its message is one complete line."""
+
+
+class ConfigError(FapmError):
+    """A knob has an unknown or contradictory value; the message names the field."""
+
+
+class ImageError(FapmError):
+    """A picture cannot be used; the message names the file."""
+
+
+class DatasetError(FapmError):
+    """A folder or file list is not a data set that can be used."""
+
+
+class EncoderError(FapmError):
+    """An encoder or its weights cannot be had."""
+
+
+class BundleError(FapmError):
+    """A bundle is missing, damaged, hostile or of a newer format."""
+
+
+class OutputError(FapmError):
+    """A result cannot be written."""
