@@ -27,3 +27,7 @@ class BundleError(FapmError):
 
 class OutputError(FapmError):
     """A result cannot be written."""
+
+
+class NotFittedError(FapmError):
+    """The detector has to be fitted or loaded first."""

@@ -1,0 +1,305 @@
+"""The container of a bundle: one ZIP file in one canonical form. Knows nothing of detectors.
+
+Any ZIP tool can list, test and unpack a bundle; but around the manifest and the parts, the reader
+accepts nothing except the exact bytes the writer puts there. That one rule stands in for a list of
+attacks and accidents: compressed or encrypted entries, duplicates, strays, links, comments and
+padding, and flipped bits in the header fields that no ZIP checksum covers.
+
+The layout, which later formats keep at least as far as the end of the manifest, so that this reader
+can tell them from damage::
+
+    manifest.json    what the bundle is; of every part its size and sha256
+    parts            in the order of their names
+    central directory and end record
+
+Entries are stored, not compressed: keys are floats and pictures are JPEG, neither would shrink, and
+a stored entry cannot be a zip bomb. The headers are written here and not by :mod:`zipfile`, whose
+bytes depend on the Python version, so that the same input gives the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from fapm.errors import BundleError, OutputError
+
+FORMAT_VERSION = 1
+MAX_BYTES = 2**32 - 1  # the reach of a plain ZIP; its 64-bit extension is not needed
+MAX_MANIFEST_BYTES = 64 * 2**20
+MAX_PARTS = 60_000  # a plain ZIP counts its entries in 16 bits
+
+_FORMAT = "fapm"
+_MANIFEST = "manifest.json"
+_RESERVED_KEYS = {"format", "format_version", "parts"}
+
+# No segment begins with a dot, so '..' and hidden files are out without a rule of their own.
+_PART_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*(/[a-z0-9_][a-z0-9_.-]*)*")
+_MAX_NAME = 200
+
+_LOCAL_SIGNATURE = b"PK\x03\x04"
+_CENTRAL_SIGNATURE = b"PK\x01\x02"
+_END_SIGNATURE = b"PK\x05\x06"
+_LOCAL_BYTES, _CENTRAL_BYTES, _END_BYTES = 30, 46, 22
+_CRC_AND_SIZE = struct.Struct("<II")
+_CRC_OFFSET = 14
+_ZIP_VERSION = 20
+_MADE_ON_UNIX = 3 << 8 | _ZIP_VERSION
+_MIDNIGHT, _FIRST_OF_1980 = 0, 1 << 5 | 1  # the oldest moment ZIP can tell
+_REGULAR_FILE = 0o100644 << 16
+
+
+class _Entry(NamedTuple):
+    """What the ZIP headers say of one entry."""
+
+    name: str
+    size: int
+    crc: int
+
+
+class _Part(NamedTuple):
+    """What the manifest says of one part."""
+
+    size: int
+    sha256: str
+
+
+def write_archive(path: Path, manifest: Mapping[str, object], parts: Mapping[str, bytes]) -> None:
+    """Write `manifest` and `parts` to `path`, whole or not at all. Equal input, equal bytes.
+
+    `manifest` is plain JSON (no NaN, no infinity); the keys ``format``, ``format_version`` and
+    ``parts`` are the container's own. Part names are lower-case, such as ``thumbnails/0001.jpg``.
+
+    Raises
+    ------
+    OutputError
+        `path` cannot be written or the archive would be larger than can be read back. A file that
+        was there before is untouched, and nothing else is left behind.
+    ValueError, TypeError
+        A manifest or part name outside the rules above: a mistake in the program.
+    """
+    contents = {_MANIFEST: _manifest_bytes(manifest, parts)}
+    contents.update((name, parts[name]) for name in sorted(parts))
+    sizes = {name: len(data) for name, data in contents.items()}
+    if sizes[_MANIFEST] > MAX_MANIFEST_BYTES:
+        raise OutputError(
+            f"{path}: too large to save: a manifest of more than {MAX_MANIFEST_BYTES:,} bytes"
+        )
+    if _archive_bytes(sizes) > MAX_BYTES:
+        raise OutputError(f"{path}: too large to save: more than {MAX_BYTES:,} bytes")
+    try:
+        if not path.parent.is_dir():
+            raise OutputError(f"{path}: no such directory: {path.parent}")
+        with _replaced_when_complete(path) as file:
+            entries = []
+            for name, data in contents.items():
+                entry = _Entry(name, len(data), zlib.crc32(data))
+                file.write(_local_header(entry))
+                file.write(data)
+                entries.append(entry)
+            file.write(_directory(entries))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write: {error.strerror or error}") from error
+
+
+def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the parts that :func:`write_archive` was given.
+
+    Sizes are judged before anything of that size is read, every byte of the file is checked, and
+    nothing is unpacked to disk.
+
+    Raises
+    ------
+    BundleError
+        The file is missing, no bundle, of a newer format, too large, or differs in any byte from
+        what was written.
+    """
+    try:
+        if not path.exists():
+            raise BundleError("no such file")
+        if not path.is_file():
+            raise BundleError("not a file, so not a fapm bundle")
+        with path.open("rb") as file:
+            return _read(file)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot read: {error.strerror or error}") from error
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error.__cause__
+
+
+def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, bytes]]:
+    file_bytes = os.fstat(file.fileno()).st_size
+    entry, manifest = _read_manifest(file, file_bytes)
+    listed = _check_manifest(manifest)
+    total = _archive_bytes(
+        {_MANIFEST: entry.size, **{name: part.size for name, part in listed.items()}}
+    )
+    if total > MAX_BYTES:
+        raise BundleError(f"too large: more than {MAX_BYTES:,} bytes")
+    if file_bytes < total:
+        raise _damaged(f"cut off after {file_bytes:,} of {total:,} bytes")
+    if file_bytes > total:
+        raise _damaged(f"{file_bytes - total:,} bytes more than its manifest accounts for")
+
+    entries, parts = [entry], {}
+    for name in sorted(listed):
+        header = file.read(_LOCAL_BYTES + len(name))
+        data = file.read(listed[name].size)
+        entry = _Entry(name, len(data), zlib.crc32(data))
+        sha256 = hashlib.sha256(data).hexdigest()
+        if header != _local_header(entry) or sha256 != listed[name].sha256:
+            raise _damaged(f"{name} is not what was saved")
+        entries.append(entry)
+        parts[name] = data
+    directory = _directory(entries)
+    if file.read(len(directory)) != directory:
+        raise _damaged("its directory is not what was saved")
+    return {key: manifest[key] for key in manifest if key not in _RESERVED_KEYS}, parts
+
+
+def _read_manifest(file: BinaryIO, file_bytes: int) -> tuple[_Entry, dict[str, Any]]:
+    """The first entry of the file; its checksum is right and it holds a JSON object."""
+    header = file.read(_LOCAL_BYTES + len(_MANIFEST))
+    if not header:
+        raise BundleError("an empty file, not a fapm bundle")
+    if not header.startswith(_LOCAL_SIGNATURE):
+        raise BundleError("not a fapm bundle: not the ZIP file that fapm saves")
+    if len(header) < _LOCAL_BYTES + len(_MANIFEST):
+        raise _damaged(f"cut off after {file_bytes:,} bytes")
+    crc, size = _CRC_AND_SIZE.unpack_from(header, _CRC_OFFSET)
+    entry = _Entry(_MANIFEST, size, crc)
+    if header != _local_header(entry):
+        raise BundleError("a ZIP file, but not a fapm bundle, or changed since fapm wrote it")
+    if size > MAX_MANIFEST_BYTES:
+        raise BundleError(f"too large: a manifest of more than {MAX_MANIFEST_BYTES:,} bytes")
+    if file_bytes < len(header) + size:
+        raise _damaged(f"cut off after {file_bytes:,} bytes, within its manifest")
+    text = file.read(size)
+    if zlib.crc32(text) != crc:
+        raise _damaged("its manifest is not what was saved")
+    try:
+        manifest = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BundleError("not a fapm bundle: its manifest is not JSON") from error
+    if not isinstance(manifest, dict):
+        raise BundleError("not a fapm bundle: its manifest is not a JSON object")
+    return entry, manifest
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> dict[str, _Part]:
+    """The parts a manifest lists, once its format is known to be one we read."""
+    if manifest.get("format") != _FORMAT:
+        raise BundleError(f"not a fapm bundle: its manifest does not name the format {_FORMAT!r}")
+    version = manifest.get("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise BundleError("not a fapm bundle: its manifest names no format version")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"needs a newer fapm, this one reads format {FORMAT_VERSION}; "
+            "upgrade with pip install --upgrade fapm"
+        )
+    listed = manifest.get("parts")
+    if not isinstance(listed, dict) or len(listed) > MAX_PARTS:
+        raise BundleError("not a fapm bundle: its manifest lists no parts, or too many")
+    parts = {}
+    for name, description in listed.items():
+        if not _is_part_name(name):
+            raise BundleError(f"not a fapm bundle: unsafe part name {name[:_MAX_NAME]!r}")
+        match description:
+            case {"bytes": int(size), "sha256": str(sha256)} if size >= 0:
+                parts[name] = _Part(size, sha256)
+            case _:
+                raise BundleError(f"not a fapm bundle: its manifest does not describe {name}")
+    return parts
+
+
+def _manifest_bytes(manifest: Mapping[str, object], parts: Mapping[str, bytes]) -> bytes:
+    if taken := _RESERVED_KEYS & manifest.keys():
+        raise ValueError(f"manifest keys of the container itself: {', '.join(sorted(taken))}")
+    if len(parts) > MAX_PARTS:
+        raise ValueError(f"{len(parts):,} parts, at most {MAX_PARTS:,}")
+    if bad := [name for name in parts if not _is_part_name(name)]:
+        raise ValueError(f"part name {bad[0]!r}")
+    document = {
+        **manifest,
+        "format": _FORMAT,
+        "format_version": FORMAT_VERSION,
+        "parts": {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in parts.items()
+        },
+    }
+    # Everything beyond ASCII is escaped: file names that are not valid Unicode, which Python holds
+    # as lone surrogates, have no UTF-8 but survive as escapes.
+    text = json.dumps(document, sort_keys=True, indent=2, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def _is_part_name(name: str) -> bool:
+    return len(name) <= _MAX_NAME and name != _MANIFEST and _PART_NAME.fullmatch(name) is not None
+
+
+def _archive_bytes(sizes: Mapping[str, int]) -> int:
+    """Length of the file that holds entries of these sizes by name."""
+    overhead = _LOCAL_BYTES + _CENTRAL_BYTES
+    return sum(overhead + 2 * len(name) + size for name, size in sizes.items()) + _END_BYTES
+
+
+def _local_header(entry: _Entry) -> bytes:
+    """What stands before the data of an entry: 30 bytes and the name."""
+    return _LOCAL_SIGNATURE + _common_fields(entry) + entry.name.encode("ascii")
+
+
+def _directory(entries: Sequence[_Entry]) -> bytes:
+    """What stands behind the data of the last entry: per entry 46 bytes and the name, then 22."""
+    headers, offset = [], 0
+    for entry in entries:
+        # No comment, disk 0, binary data.
+        rest = struct.pack("<HHHII", 0, 0, 0, _REGULAR_FILE, offset)
+        made_by = struct.pack("<H", _MADE_ON_UNIX)
+        name = entry.name.encode("ascii")
+        headers.append(_CENTRAL_SIGNATURE + made_by + _common_fields(entry) + rest + name)
+        offset += _LOCAL_BYTES + len(name) + entry.size
+    directory = b"".join(headers)
+    count = len(entries)
+    end = struct.pack("<HHHHIIH", 0, 0, count, count, len(directory), offset, 0)
+    return directory + _END_SIGNATURE + end
+
+
+def _common_fields(entry: _Entry) -> bytes:
+    """The 26 bytes a local header and its twin in the central directory share."""
+    flags, method, extra = 0, 0, 0  # not encrypted, stored, none
+    return struct.pack(
+        "<HHHHHIIIHH",
+        *(_ZIP_VERSION, flags, method, _MIDNIGHT, _FIRST_OF_1980),
+        *(entry.crc, entry.size, entry.size, len(entry.name), extra),
+    )
+
+
+@contextmanager
+def _replaced_when_complete(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block ends well, and else vanishes."""
+    # Not tempfile: its files are for their owner only, and a bundle is there to be passed on.
+    unfinished = path.parent / f".fapm-{secrets.token_hex(8)}.tmp"
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:  # Ctrl-C too
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _damaged(what: str) -> BundleError:
+    return BundleError(f"damaged bundle: {what}; copy it again or save it anew")

@@ -1,0 +1,120 @@
+"""Thresholds from normal pictures alone (leave-one-out scores in, levels out)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Verdict = Literal["good", "unsure", "defect"]
+
+# With fewer pictures leave-one-out says little: each one left out takes a fifth of the memory.
+FEW_PICTURES = 5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the normal pictures' own scores say about good and bad.
+
+    Attributes
+    ----------
+    scores
+        float64 ``[N]``, leave-one-out score of each training picture in their order; empty where
+        there is only one.
+    threshold
+        scores above it are a defect; NaN where nothing could be learned.
+    unsure_threshold
+        scores above it are at least unsure; not above ``threshold``.
+    map_threshold
+        cells of an anomaly map above it belong to a defect region.
+    extrapolated
+        whether the rate asked for is beyond what ``N`` pictures can show, so that the threshold
+        comes from a fitted tail.
+    """
+
+    scores: NDArray[np.float64]
+    threshold: float
+    unsure_threshold: float
+    map_threshold: float
+    extrapolated: bool
+
+    def verdict(self, score: float) -> Verdict:
+        """``good``, ``unsure`` or ``defect``; without thresholds everything is unsure."""
+        if score > self.threshold:
+            return "defect"
+        return "good" if score <= self.unsure_threshold else "unsure"
+
+    def percentile(self, score: float) -> float:
+        """Share of the normal pictures with a lower score, in percent; NaN without any."""
+        if not len(self.scores):
+            return math.nan
+        below = np.count_nonzero(self.scores < score)
+        equal = np.count_nonzero(self.scores == score)
+        return 100.0 * (below + equal / 2) / len(self.scores)
+
+
+def calibrate(
+    scores: NDArray[np.float64],
+    map_maxima: NDArray[np.float64],
+    *,
+    false_positive_rate: float,
+    unsure_rate: float,
+) -> Calibration:
+    """Choose thresholds that the wanted share of normal pictures exceeds.
+
+    Parameters
+    ----------
+    scores, map_maxima
+        leave-one-out image scores and largest map values, float ``[N]``; empty for ``N = 1``.
+    """
+    if not len(scores):
+        return Calibration(scores, math.nan, math.nan, math.nan, extrapolated=True)
+    return Calibration(
+        scores=scores,
+        threshold=upper_level(scores, false_positive_rate),
+        unsure_threshold=upper_level(scores, unsure_rate),
+        map_threshold=upper_level(map_maxima, false_positive_rate),
+        extrapolated=len(scores) * false_positive_rate < 1,
+    )
+
+
+def upper_level(values: NDArray[np.float64], rate: float) -> float:
+    """Level that a share ``rate`` of the values' distribution exceeds.
+
+    Where the ``n`` values can show the rate (``n * rate >= 1``) it is their quantile. Beyond that
+    the tail above the 80 % quantile (the median for fewer than 20 values) is taken as exponential,
+    the extreme-value limit for most light-tailed distributions and the only one whose single
+    parameter so few values support.
+    """
+    if len(values) * rate >= 1:
+        return float(np.quantile(values, 1 - rate))
+    start = 0.8 if len(values) >= 20 else 0.5
+    base = float(np.quantile(values, start))
+    excess = values[values > base] - base
+    mean_excess = float(excess.mean()) if len(excess) else 0.0
+    return base + mean_excess * math.log((1 - start) / rate)
+
+
+def promises(count: int, false_positive_rate: float) -> list[str]:
+    """What ``count`` normal pictures cannot promise, one sentence each; empty if all is well."""
+    if count == 1:
+        return [
+            "1 good picture gives no threshold: every verdict will be 'unsure'; "
+            "scores and heatmaps work, add more good pictures for verdicts"
+        ]
+    if count < FEW_PICTURES:
+        return [
+            f"{count} good pictures say little about how good parts vary: the threshold is a "
+            f"rough guess, expect false alarms; use at least 20"
+        ]
+    if count * false_positive_rate < 1:
+        needed = math.ceil(1 / false_positive_rate)
+        return [
+            f"{count} good pictures cannot show a false-positive rate of "
+            f"{100 * false_positive_rate:g} %: the threshold is extrapolated from their tail; "
+            f"{needed} or more would show it"
+        ]
+    return []

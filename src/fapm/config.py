@@ -1,0 +1,152 @@
+"""Every knob of FAPM, once: validated, frozen, serialisable."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fapm.errors import ConfigError
+
+Sampling = Literal["none", "near-far", "equal-radius"]
+DistanceUnit = Literal["median-radius", "one"]
+CoarseUpsampling = Literal["nearest", "row-order"]
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "accurate": {"resize": 336},
+    "paper": {
+        "encoder": "wide_resnet50_2.tv_in1k",
+        "resize": 256,
+        "crop": 224,
+        "sampling": "near-far",
+        "distance_unit": "one",
+    },
+}
+PRESETS = tuple(_PRESETS)
+
+
+class Config(BaseModel):
+    """What a detector is fitted with. `Config()` is the preset `fast`.
+
+    Raises
+    ------
+    ConfigError
+        From :meth:`create`: an unknown field or preset, a value out of range, or values that
+        contradict each other. The message names the field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    encoder: str = Field(
+        "efficientnet_lite0", min_length=1, description="encoder: a timm model name"
+    )
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="weights file (.safetensors, .pth), or 'random'; default: embedded or hub",
+    )
+    layers: tuple[str, ...] = Field(
+        (), description="taps by timm's name, e.g. layer2,layer3; default: stride 8 and 16"
+    )
+    resize: Annotated[int, Field(ge=32, le=4096)] = Field(
+        224, description="edge the whole picture is resized to, in pixels"
+    )
+    crop: Annotated[int, Field(ge=32, le=4096)] | None = Field(
+        None, description="edge of a centre crop after the resize; it blinds the border"
+    )
+    grid: Annotated[int, Field(ge=1, le=64)] = Field(
+        7, description="G: the picture has G x G patches; 1 = one memory for all (not patch-wise)"
+    )
+    layer_wise: bool = Field(
+        True, description="one memory per layer; off: coarse layers upsampled and concatenated"
+    )
+    sampling: Sampling = Field("equal-radius", description="how the key budget is shared out")
+    ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="share of all normal vectors kept as keys"
+    )
+    far_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="D_th: a patch with a larger distance score is sampled again (near-far)"
+    )
+    distance_unit: DistanceUnit = Field(
+        "median-radius", description="what distances are divided by, per layer"
+    )
+    neighbours: Annotated[int, Field(ge=1, le=64)] = Field(
+        4, description="b: nearest keys that weigh the image score; 1 = no weighting"
+    )
+    radius: Annotated[int, Field(ge=0, le=8)] = Field(
+        0, description="patches up to this far away are searched too; 0 = own patch only"
+    )
+    coarse_upsampling: CoarseUpsampling = Field(
+        "nearest", description="row-order repeats a defect of the authors' code, for comparison"
+    )
+    sigma: Annotated[float, Field(ge=0, le=64)] = Field(
+        4.0, description="Gaussian smoothing of the map, pixels at 224 px; scales with the size"
+    )
+    false_positive_rate: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.01, description="share of good parts allowed above the threshold"
+    )
+    unsure_rate: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="share of good parts allowed to be at least unsure"
+    )
+    thumbnails: bool = Field(
+        True, description="small pictures of the normals travel in the bundle, for comparison"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        0, description="seed of everything random (random weights; the demo's choice of cells)"
+    )
+
+    @model_validator(mode="after")
+    def _check_contradictions(self) -> Config:
+        if self.crop is not None and self.crop > self.resize:
+            raise ValueError(f"crop: {self.crop} is larger than resize {self.resize}")
+        if self.unsure_rate < self.false_positive_rate:
+            raise ValueError(
+                f"unsure_rate: {self.unsure_rate} is below false_positive_rate "
+                f"{self.false_positive_rate}; the unsure band lies below the threshold"
+            )
+        if len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers: {','.join(self.layers)} names a layer twice")
+        if self.radius >= self.grid and self.radius > 0:
+            raise ValueError(
+                f"radius: {self.radius} reaches beyond a grid of {self.grid} x {self.grid}"
+            )
+        return self
+
+    @property
+    def input_size(self) -> int:
+        """Edge of the square frame the encoder sees, in pixels."""
+        return self.resize if self.crop is None else self.crop
+
+    @property
+    def map_sigma(self) -> float:
+        """Gaussian sigma in pixels of the encoder's frame."""
+        return self.sigma * self.input_size / 224
+
+    @classmethod
+    def create(cls, preset: str = "fast", **overrides: Any) -> Config:
+        """The named preset with single fields replaced.
+
+        Unlike the constructor it raises :class:`ConfigError` with one readable line.
+        """
+        if preset not in _PRESETS:
+            raise ConfigError(f"preset: unknown {preset!r}; choose one of {', '.join(PRESETS)}")
+        try:
+            return cls(**{**_PRESETS[preset], **overrides})
+        except ValidationError as error:
+            raise ConfigError(_one_line(error)) from None
+
+
+def _one_line(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"][:1])
+        if item["type"] == "extra_forbidden":
+            known = ", ".join(Config.model_fields)
+            parts.append(f"{field}: no such field; known fields: {known}")
+        elif not field:
+            parts.append(item["msg"].removeprefix("Value error, "))
+        else:
+            message = item["msg"].removeprefix("Input should be ")
+            parts.append(f"{field}: {item['input']!r} is not valid, it should be {message}")
+    return "; ".join(parts)

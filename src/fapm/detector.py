@@ -1,0 +1,264 @@
+"""The detector people hold: fit, predict, score, save, load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fapm import bundle, fitting, images
+from fapm.calibration import promises
+from fapm.config import Config
+from fapm.encoders import create_encoder
+from fapm.errors import ImageError, NotFittedError
+from fapm.fitting import BATCH, Fitted, Frame, Picture, Progress
+from fapm.graph import Graph, Scored
+from fapm.pipeline import batched, ordered_map
+from fapm.prediction import Box, Comparison, Failure, Prediction
+
+
+class Detector:
+    """Finds and localises defects, from pictures of good parts alone.
+
+    Parameters
+    ----------
+    config
+        every knob; the preset ``fast`` by default.
+    max_pixels
+        larger pictures are refused, against decompression bombs.
+    """
+
+    def __init__(
+        self, config: Config | None = None, *, max_pixels: int = images.MAX_PIXELS
+    ) -> None:
+        self.config = config or Config.create()
+        self.max_pixels = max_pixels
+        self._fitted: Fitted | None = None
+        self._graph: Graph | None = None
+
+    @property
+    def fitted_(self) -> Fitted:
+        """Memory banks, thresholds and names, after fit."""
+        if self._fitted is None:
+            raise NotFittedError("this detector is not fitted; call fit, or fapm.load(bundle)")
+        return self._fitted
+
+    @property
+    def threshold_(self) -> float:
+        """Scores above it are a defect; NaN after a fit on one picture."""
+        return self.fitted_.calibration.threshold
+
+    @property
+    def notes_(self) -> list[str]:
+        """What this fit cannot promise, and which pictures it left out; one sentence each."""
+        fitted = self.fitted_
+        notes = promises(len(fitted.pictures), fitted.config.false_positive_rate)
+        return notes + [f"left out of fit: {failure.error}" for failure in fitted.skipped]
+
+    def fit(
+        self, source: object, *, progress: Progress = lambda stage, done, total: None
+    ) -> Detector:
+        """Learn what good parts look like.
+
+        Parameters
+        ----------
+        source
+            a folder, a list of folders, paths or arrays, or an array uint8 ``[N, H, W, 3]``.
+        progress
+            called with stage, done and total.
+
+        Raises
+        ------
+        DatasetError
+            No such folder, or no pictures in it.
+        ImageError
+            No picture could be read. Single unreadable ones are left out: see :attr:`notes_`.
+        EncoderError
+            The encoder or its weights cannot be had.
+        """
+        pictures, _ = fitting.training_pictures(source)
+        fitted = fitting.fit(
+            pictures,
+            self.config,
+            create_encoder(self.config),
+            max_pixels=self.max_pixels,
+            progress=progress,
+        )
+        self._hold(fitted)
+        return self
+
+    @overload
+    def predict(self, pictures: Picture) -> Prediction: ...
+    @overload
+    def predict(self, pictures: Iterable[Picture]) -> list[Prediction]: ...
+    def predict(self, pictures: Picture | Iterable[Picture]) -> Prediction | list[Prediction]:
+        """Judge one picture, or several.
+
+        Parameters
+        ----------
+        pictures
+            a path or an array uint8 ``[H, W, 3]`` or ``[H, W]`` gives one prediction; a list, a
+            generator or an array uint8 ``[B, H, W, 3]`` gives a list.
+
+        Raises
+        ------
+        ImageError
+            A picture cannot be used. :meth:`stream` reports it and goes on instead.
+        """
+        if isinstance(pictures, (str, Path)):
+            return self._sure(next(self.stream([pictures])))
+        if isinstance(pictures, np.ndarray) and pictures.ndim < 4:
+            return self._sure(next(self.stream([pictures])))
+        return [self._sure(result) for result in self.stream(pictures)]
+
+    @overload
+    def score(self, pictures: Picture) -> float: ...
+    @overload
+    def score(self, pictures: Iterable[Picture]) -> NDArray[np.float64]: ...
+    def score(self, pictures: Picture | Iterable[Picture]) -> float | NDArray[np.float64]:
+        """Raw image score of one picture, or float64 ``[B]`` of several; as :meth:`predict`."""
+        predictions = self.predict(pictures)
+        if isinstance(predictions, Prediction):
+            return predictions.score
+        return np.array([prediction.score for prediction in predictions])
+
+    def stream(self, pictures: Iterable[Picture]) -> Iterator[Prediction | Failure]:
+        """Judge pictures one after the other, lazily and in order.
+
+        Decoding runs ahead in threads. A picture that cannot be used gives a :class:`Failure` in
+        its place, and the rest go on.
+        """
+        graph = self._loaded_graph()
+
+        def read(picture: Picture) -> Frame | Failure:
+            return fitting.read_frame(picture, self.config, max_pixels=self.max_pixels)
+
+        for batch in batched(ordered_map(read, pictures), BATCH):
+            frames = [item for item in batch if isinstance(item, Frame)]
+            predictions: Iterator[Prediction] = iter(())
+            if frames:
+                with torch.inference_mode():
+                    scored = graph(fitting.stack(frames))
+                predictions = self._predictions(frames, scored)
+            for item in batch:
+                yield item if isinstance(item, Failure) else next(predictions)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything into one file, without pickle. An existing file is replaced whole.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written.
+        """
+        bundle.save(self.fitted_, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path, *, max_pixels: int = images.MAX_PIXELS) -> Detector:
+        """The detector a bundle holds. Needs no network, no weights and no training pictures.
+
+        Raises
+        ------
+        BundleError
+            Missing, damaged or hostile file, or one of a newer format.
+        """
+        fitted = bundle.load(Path(path))
+        detector = cls(fitted.config, max_pixels=max_pixels)
+        detector._hold(fitted)
+        return detector
+
+    def __repr__(self) -> str:
+        state = f"{len(self._fitted.pictures)} pictures" if self._fitted else "not fitted"
+        return f"Detector({self.config.encoder}, {self.config.input_size} px, {state})"
+
+    def _hold(self, fitted: Fitted) -> None:
+        self._fitted = fitted
+        self._graph = Graph(fitted.encoder, fitted.config, fitted.banks)
+
+    def _loaded_graph(self) -> Graph:
+        assert self.fitted_ and self._graph
+        return self._graph
+
+    def _predictions(self, frames: list[Frame], scored: Scored) -> Iterator[Prediction]:
+        calibration = self.fitted_.calibration
+        for i, frame in enumerate(frames):
+            score = float(scored.scores[i])
+            yield Prediction(
+                source=frame.name,
+                score=score,
+                percentile=calibration.percentile(score),
+                verdict=calibration.verdict(score),
+                threshold=calibration.threshold,
+                map_threshold=calibration.map_threshold,
+                frame_map=scored.maps[i].numpy(),
+                height=frame.height,
+                width=frame.width,
+                resize=self.config.resize,
+                crop=self.config.crop,
+                comparison=self._comparison(scored, i),
+            )
+
+    def _comparison(self, scored: Scored, row: int) -> Comparison:
+        fitted = self.fitted_
+        layer = int(scored.distances[row].argmax())
+        bank, key = fitted.banks[layer], int(scored.keys[row, layer])
+        picture = int(bank.pictures[key])
+        finest = max(fitted.banks, key=lambda b: b.height * b.width)
+        return Comparison(
+            picture=fitted.pictures[picture],
+            distance=float(scored.distances[row, layer]),
+            layer=fitted.encoder.spec.layers[layer] if fitted.config.layer_wise else "all",
+            here=self._box(int(scored.cells[row]), finest.height, finest.width),
+            there=self._box(int(bank.cells[key]), bank.height, bank.width),
+            thumbnail=fitted.thumbnails.get(picture),
+        )
+
+    def _box(self, cell: int, height: int, width: int) -> Box:
+        """A cell's place in the whole picture, a centre crop taken into account."""
+        seen = self.config.input_size / self.config.resize
+        margin = (1 - seen) / 2
+        y, x = divmod(cell, width)
+        return Box(
+            margin + seen * x / width, margin + seen * y / height, seen / width, seen / height
+        )
+
+    @staticmethod
+    def _sure(result: Prediction | Failure) -> Prediction:
+        if isinstance(result, Failure):
+            raise ImageError(result.error)
+        return result
+
+
+def fit(
+    source: object,
+    preset: str = "fast",
+    *,
+    progress: Progress = lambda stage, done, total: None,
+    **overrides: Any,
+) -> Detector:
+    """Learn what good parts look like: ``fapm.fit("parts/good")``.
+
+    Parameters
+    ----------
+    source
+        a folder, a list of paths or arrays, or an array uint8 ``[N, H, W, 3]``.
+    preset
+        ``fast``, ``accurate`` or ``paper``.
+    overrides
+        fields of :class:`Config`, e.g. ``resize=336``.
+
+    Raises
+    ------
+    FapmError
+        One line that says what is wrong; see :meth:`Detector.fit`.
+    """
+    return Detector(Config.create(preset, **overrides)).fit(source, progress=progress)
+
+
+def load(path: str | Path) -> Detector:
+    """The detector a bundle holds; see :meth:`Detector.load`."""
+    return Detector.load(path)

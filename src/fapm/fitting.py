@@ -1,0 +1,264 @@
+"""Fit: normal pictures in; memory banks and thresholds out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fapm import images
+from fapm.calibration import Calibration, calibrate
+from fapm.config import Config
+from fapm.datasets import list_images, load_dataset
+from fapm.encoders import Encoder
+from fapm.errors import ImageError
+from fapm.graph import Graph
+from fapm.memory.bank import MemoryBank, build_bank
+from fapm.pipeline import batched, ordered_map
+from fapm.prediction import Failure
+
+Picture: TypeAlias = "str | Path | NDArray[np.uint8]"
+# Called with a stage's name, how much of it is done, and how much there is.
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+# Small batches: a frame's activations stay in the CPU's cache, measured fastest at 1 to 8.
+BATCH = 4
+_THUMBNAIL = 160  # pixels of the longer side
+# Leave-one-out holds this many distances at a time (float32).
+_DISTANCES = 2**25
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture made ready: RGB uint8 ``[S, S, 3]``, its name, and its size before."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    height: int
+    width: int
+    thumbnail: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Everything a detector knows after fit; what a bundle holds.
+
+    Attributes
+    ----------
+    pictures
+        names of the training pictures; keys refer to them by position.
+    thumbnails
+        JPEG by position in ``pictures``, for those that own keys.
+    skipped
+        training pictures that could not be read.
+    """
+
+    config: Config
+    encoder: Encoder
+    banks: tuple[MemoryBank, ...]
+    calibration: Calibration
+    pictures: tuple[str, ...]
+    thumbnails: dict[int, bytes]
+    skipped: tuple[Failure, ...]
+
+
+def read_frame(
+    picture: Picture, config: Config, *, max_pixels: int, thumbnail: bool = False
+) -> Frame | Failure:
+    """Decode and resize one picture; a :class:`Failure` if it cannot be used."""
+    try:
+        if isinstance(picture, (str, Path)):
+            name, pixels = str(picture), images.read_image(Path(picture), max_pixels)
+        else:
+            name, pixels = "array", images.as_image(picture)
+    except ImageError as error:
+        return Failure(str(picture) if isinstance(picture, (str, Path)) else "array", str(error))
+    return Frame(
+        name,
+        images.prepare(pixels, config.resize, config.crop),
+        pixels.shape[0],
+        pixels.shape[1],
+        _thumbnail(pixels) if thumbnail else None,
+    )
+
+
+def stack(frames: Sequence[Frame]) -> Tensor:
+    """Frames as one batch, uint8 ``[B, S, S, 3]``."""
+    return torch.from_numpy(np.stack([frame.pixels for frame in frames]))
+
+
+def training_pictures(source: object) -> tuple[list[Picture], str]:
+    """The pictures to fit on, and a message where something had to be understood.
+
+    Parameters
+    ----------
+    source
+        a folder (searched recursively; of a data set's folder only its training pictures are
+        taken), a picture file, a list of those, an array uint8 ``[N, H, W, 3]``, or any iterable
+        of paths and arrays uint8 ``[H, W, 3]`` or ``[H, W]``.
+
+    Raises
+    ------
+    DatasetError
+        No such folder, or no pictures in it.
+    """
+    if isinstance(source, (str, Path)):
+        if Path(source).is_dir() and (Path(source) / "train").is_dir():
+            dataset = load_dataset(Path(source))
+            return [sample.path for sample in dataset.train], dataset.message
+        return list(list_images(Path(source))), ""
+    if isinstance(source, np.ndarray):
+        return (list(source) if source.ndim == 4 else [source]), ""
+    if not isinstance(source, Iterable):
+        raise TypeError(f"expected a folder, paths or arrays, not {type(source).__name__}")
+    pictures: list[Picture] = []
+    messages = []
+    for item in source:
+        found, message = training_pictures(item)
+        pictures.extend(found)
+        messages.append(message)
+    return pictures, "; ".join(filter(None, messages))
+
+
+def fit(
+    pictures: Sequence[Picture],
+    config: Config,
+    encoder: Encoder,
+    *,
+    max_pixels: int = images.MAX_PIXELS,
+    progress: Progress = lambda stage, done, total: None,
+) -> Fitted:
+    """Memorise normal pictures and choose thresholds from them.
+
+    Pictures that cannot be read are left out and listed in ``skipped``.
+
+    Raises
+    ------
+    ImageError
+        No picture could be read.
+    """
+    graph = Graph(encoder, config)
+    frames: list[Frame] = []
+    skipped: list[Failure] = []
+
+    def usable() -> Iterator[Frame]:
+        def read(picture: Picture) -> Frame | Failure:
+            return read_frame(picture, config, max_pixels=max_pixels, thumbnail=config.thumbnails)
+
+        for done, frame in enumerate(ordered_map(read, pictures), start=1):
+            progress("encode", done, len(pictures))
+            if isinstance(frame, Failure):
+                skipped.append(frame)
+            else:
+                yield frame
+
+    layers: list[Tensor] = []
+    with torch.inference_mode():
+        for batch in batched(usable(), BATCH):
+            features = graph.features(stack(batch))
+            # One store for all pictures, filled as they come: nothing is held twice.
+            layers = layers or [_store(len(pictures), f) for f in features]
+            for store, f in zip(layers, features, strict=True):
+                store[len(frames) : len(frames) + len(batch)] = f
+            frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
+        if not frames:
+            raise ImageError(
+                f"none of {len(skipped)} pictures could be read; the first: {skipped[0].error}"
+                if skipped
+                else "no pictures to fit on"
+            )
+        layers = [store[: len(frames)] for store in layers]
+        banks = []
+        for number, store in enumerate(layers):
+            progress("memorise", number, len(layers))
+            banks.append(
+                build_bank(
+                    store,
+                    grid=config.grid,
+                    ratio=config.ratio,
+                    sampling=config.sampling,
+                    distance_unit=config.distance_unit,
+                    far_threshold=config.far_threshold,
+                )
+            )
+        progress("memorise", len(layers), len(layers))
+        graph.banks = tuple(banks)
+        scores, maxima = leave_one_out(graph, layers, progress=progress)
+    owners = {int(p) for bank in banks for p in bank.pictures.unique()}
+    return Fitted(
+        config=config,
+        encoder=encoder,
+        banks=tuple(banks),
+        calibration=calibrate(
+            scores,
+            maxima,
+            false_positive_rate=config.false_positive_rate,
+            unsure_rate=config.unsure_rate,
+        ),
+        pictures=tuple(frame.name for frame in frames),
+        thumbnails={
+            i: frame.thumbnail
+            for i, frame in enumerate(frames)
+            if frame.thumbnail is not None and i in owners
+        },
+        skipped=tuple(skipped),
+    )
+
+
+def leave_one_out(
+    graph: Graph,
+    layers: Sequence[Tensor],
+    *,
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Score each training picture against the memory without its own keys.
+
+    Parameters
+    ----------
+    layers
+        features of the ``N`` training pictures, per layer float32 ``[N, C, H, W]``.
+
+    Returns
+    -------
+    image scores and largest map values, float64 ``[N]``; empty for ``N = 1``.
+    """
+    count = len(layers[0])
+    if count == 1:
+        return np.empty(0), np.empty(0)
+    widest = max(
+        len(cells) * len(keys)
+        for bank in graph.banks
+        for cells, keys in bank.search_sets(graph.config.radius)
+    )
+    step = max(1, _DISTANCES // widest)
+    scores, maxima = [], []
+    for start in range(0, count, step):
+        rows = range(start, min(start + step, count))
+        scored = graph.score([f[start : start + step] for f in layers], without_pictures=rows)
+        scores.append(scored.scores)
+        maxima.append(scored.maps.amax(dim=(1, 2)))
+        progress("calibrate", rows.stop, count)
+    return torch.cat(scores).double().numpy(), torch.cat(maxima).double().numpy()
+
+
+def _store(count: int, like: Tensor) -> Tensor:
+    return torch.empty(
+        (count, *like.shape[1:]), dtype=like.dtype, memory_format=torch.channels_last
+    )
+
+
+def _thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+    height, width = pixels.shape[:2]
+    scale = min(1.0, _THUMBNAIL / max(height, width))
+    small = images.resize_image(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
+    buffer = BytesIO()
+    Image.fromarray(small).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

@@ -1,0 +1,286 @@
+"""Bytes to RGB uint8, or a clear error.
+
+Pillow is the one decoder. OpenCV is the one resize: a C++ program on the line can repeat it to the
+last bit, which cannot be said of Pillow's, and two different resizes cost points of AUROC.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from fapm.errors import ImageError
+
+MAX_PIXELS = 200_000_000
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+_MIN_EDGE = 2
+_BITS_PER_SAMPLE = 258  # TIFF tag
+
+_pillow_limit_lock = threading.Lock()
+_T = TypeVar("_T")
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The picture in a JPEG, PNG, BMP, TIFF or WebP file, recognised by content, not by name.
+
+    - EXIF orientation is applied.
+    - 16-bit samples keep their high byte (12-bit ones their upper 8 bits), whatever the content:
+      the same grey is the same grey in every picture.
+    - Transparent pictures are laid over black.
+    - CMYK is converted without a colour profile.
+    - Of several pages or frames the first is taken.
+
+    Returns
+    -------
+    ``uint8 [H, W, 3]``, RGB, 0..255, contiguous and writable.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, empty, damaged, no picture, smaller than 2 x 2, of a sample type
+        without a fixed range (float, signed, 32 bit) or has more than `max_pixels` pixels. The
+        size is judged from the header, before anything is decoded.
+    """
+    return _decode(Path(path), max_pixels, _to_rgb)
+
+
+def read_mask(path: str | Path, height: int, width: int) -> NDArray[np.bool_]:
+    """A defect mask: True wherever the picture at `path` is not exactly black.
+
+    Returns
+    -------
+    ``bool [height, width]``, nearest neighbour when the file has another size.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_image`, except that every sample type is accepted.
+    """
+    mask = _decode(Path(path), MAX_PIXELS, _to_mask)
+    return _resize_nearest(mask, height, width)
+
+
+def as_image(array: object, name: str = "array") -> NDArray[np.uint8]:
+    """An array as :func:`read_image` would have returned it.
+
+    `array` is ``uint8``: grey ``[H, W]`` or ``[H, W, 1]``, RGB ``[H, W, 3]``, or RGBA
+    ``[H, W, 4]``, which is laid over black. RGB is not copied when it is contiguous.
+
+    Returns
+    -------
+    ``uint8 [H, W, 3]``, RGB, contiguous.
+
+    Raises
+    ------
+    ImageError
+        Anything else; the message starts with `name`.
+    """
+    expected = "expected uint8 0..255, [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA"
+    if not isinstance(array, np.ndarray):
+        raise ImageError(f"{name}: {type(array).__name__} is not a NumPy array; {expected}")
+    if array.dtype != np.uint8:
+        raise ImageError(f"{name}: dtype is {array.dtype}; {expected}")
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        hint = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        raise ImageError(f"{name}: shape is {list(array.shape)}; {expected}{hint}")
+    if min(array.shape[:2]) < _MIN_EDGE:
+        raise ImageError(f"{name}: {_too_small(array.shape[1], array.shape[0])}")
+    if channels == 4:
+        return _over_black(array)
+    if channels == 1:
+        return _grey_to_rgb(array.reshape(array.shape[:2]))
+    return np.ascontiguousarray(array)
+
+
+def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """``uint8 [H, W, 3]`` to a new ``uint8 [height, width, 3]``.
+
+    By area when neither edge grows, which keeps small defects from falling between samples;
+    otherwise bilinear.
+    """
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (width, height), interpolation=interpolation)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def prepare(image: NDArray[np.uint8], resize: int, crop: int | None) -> NDArray[np.uint8]:
+    """The square frame the encoder sees: the whole picture squashed, then its centre.
+
+    Returns
+    -------
+    ``uint8 [S, S, 3]`` with S = `crop`, or `resize` without a crop; contiguous.
+    """
+    window = _crop_window(resize, crop)
+    return np.ascontiguousarray(resize_image(image, resize, resize)[window, window])
+
+
+def prepare_mask(mask: NDArray[np.bool_], resize: int, crop: int | None) -> NDArray[np.bool_]:
+    """:func:`prepare` for a mask: ``bool [H, W]`` to ``bool [S, S]``, nearest neighbour."""
+    window = _crop_window(resize, crop)
+    return np.ascontiguousarray(_resize_nearest(mask, resize, resize)[window, window])
+
+
+def restore_map(
+    anomaly_map: NDArray[np.float32], height: int, width: int, resize: int, crop: int | None
+) -> NDArray[np.float32]:
+    """The way back from :func:`prepare`: a map of the frame in the picture's own geometry.
+
+    Bilinear. Outside a centre crop nothing was seen and the map is 0.
+
+    Returns
+    -------
+    ``float32 [height, width]`` for an `anomaly_map` of ``float32 [S, S]``.
+    """
+    window = _crop_window(resize, crop)
+    # Bordered by its own edge, not by zeros: interpolation would fade the map along the crop.
+    border = (window.start, resize - window.stop)
+    whole = np.pad(anomaly_map, (border, border), mode="edge")
+    resized = cv2.resize(whole, (width, height), interpolation=cv2.INTER_LINEAR)
+    restored = np.zeros((height, width), np.float32)
+    seen = _scale_window(window, resize, height), _scale_window(window, resize, width)
+    restored[seen] = resized[seen]
+    return restored
+
+
+def _decode(
+    path: Path, max_pixels: int, convert: Callable[[Image.Image], NDArray[Any]]
+) -> NDArray[Any]:
+    _check_file(path)
+    try:
+        # Pillow warns about metadata nobody reads here. Threads that overlap in catch_warnings may
+        # leave this filter behind; it is narrow enough for that to do no harm.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with _beyond_pillow_limit(lambda: Image.open(path, formats=_FORMATS)) as picture:
+                _check_size(picture.size, max_pixels)
+                _beyond_pillow_limit(picture.load)
+                ImageOps.exif_transpose(picture, in_place=True)
+                return convert(picture)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{path}: not a JPEG, PNG, BMP, TIFF or WebP picture that can be read; "
+            "remove it or save it again as PNG"
+        ) from None
+    except Exception as error:  # damaged bytes make Pillow raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(
+            f"{path}: damaged or cut off ({reason}); copy or save the picture again"
+        ) from error
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder; name a picture in it")
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file; check the path")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path}: the file is empty (0 bytes); copy or save the picture again")
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    pixels = width * height
+    if pixels > max_pixels:
+        raise ImageError(
+            f"{width} x {height} is {pixels:,} pixels, the limit is {max_pixels:,}; if the picture "
+            f"is genuine raise it with --max-pixels {pixels} (Python: max_pixels={pixels})"
+        )
+    if min(width, height) < _MIN_EDGE:
+        raise ImageError(_too_small(width, height))
+
+
+def _too_small(width: int, height: int) -> str:
+    return f"{width} x {height} is too small; at least {_MIN_EDGE} x {_MIN_EDGE} is needed"
+
+
+def _beyond_pillow_limit(action: Callable[[], _T]) -> _T:
+    """Run `action`; if Pillow's own limit on pixels stops it, once more without that limit.
+
+    Ours is an argument, Pillow's is one number for the whole process. It is lifted for the few
+    pictures that need it, one at a time, so that the old number always comes back.
+    """
+    try:
+        return action()
+    except Image.DecompressionBombError:
+        with _pillow_limit_lock:
+            limit = Image.MAX_IMAGE_PIXELS
+            Image.MAX_IMAGE_PIXELS = None
+            try:
+                return action()
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+
+
+def _to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.mode in ("I", "F"):
+        kind = "32-bit float" if picture.mode == "F" else "signed or 32-bit"
+        raise ImageError(
+            f"{kind} samples have no fixed range; save the picture with 8 or 16 bits per channel"
+        )
+    if picture.mode.startswith("I;16"):
+        shift = _sample_bits(picture) - 8
+        return _grey_to_rgb((np.asarray(picture) >> shift).astype(np.uint8))
+    if picture.has_transparency_data:
+        return _over_black(np.asarray(picture.convert("RGBA")))
+    return np.array(picture.convert("RGB"))
+
+
+def _to_mask(picture: Image.Image) -> NDArray[np.bool_]:
+    if picture.mode.startswith(("I", "F")):  # not by way of 8 bits: a 16-bit mask may count 0, 1, 2
+        return np.asarray(np.asarray(picture) != 0)
+    return np.asarray(_to_rgb(picture).any(axis=2))
+
+
+def _sample_bits(picture: Image.Image) -> int:
+    """Significant bits of a picture that Pillow holds with 16 bits."""
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return int(picture.tag_v2[_BITS_PER_SAMPLE][0])
+    return 16
+
+
+def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _over_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    product = rgba[:, :, :3].astype(np.uint16) * rgba[:, :, 3:]  # at most 255 * 255: fits
+    return ((product + 127) // 255).astype(np.uint8)
+
+
+def _resize_nearest(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    # EXACT samples at pixel centres, like the picture's own resize; plain NEAREST is half a pixel
+    # off.
+    resized = cv2.resize(
+        mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return np.asarray(resized, dtype=np.bool_)
+
+
+def _crop_window(resize: int, crop: int | None) -> slice:
+    """Where the centre crop begins and ends along one edge of the resized picture."""
+    size = resize if crop is None else crop
+    start = (resize - size) // 2
+    return slice(start, start + size)
+
+
+def _scale_window(window: slice, resize: int, edge: int) -> slice:
+    """The pixels of an edge of `edge` pixels whose centres fall in `window` of `resize`."""
+
+    def first_centre(position: int) -> int:
+        return -((resize - 2 * position * edge) // (2 * resize))  # ceil(position * scale - 0.5)
+
+    return slice(first_centre(window.start), first_centre(window.stop))

@@ -1,0 +1,1 @@
+"""What people look at: heatmaps, charts, and one HTML page that holds both."""

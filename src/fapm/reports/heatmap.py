@@ -1,0 +1,182 @@
+"""Anomaly maps made visible, on one scale for every picture.
+
+The scale hangs on the threshold, never on the picture: a good part stays quiet however small its
+largest value is, and the same colour means the same in every picture.
+"""
+
+from __future__ import annotations
+
+import math
+from io import BytesIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fapm.images import resize_image
+
+Box = tuple[float, float, float, float]  # x, y, width, height in fractions of a picture
+
+THUMBNAIL_EDGE = 256
+SATURATION = 2.0  # times the threshold: the colour no longer changes
+
+_STEPS = 512
+# Times the threshold, and how opaque the paint is there: nothing up to one half, hardly anything
+# while a map is normal, plain to see at the threshold, the picture still to be guessed above.
+_OPACITY = ((0.5, 0.75, 1.0, SATURATION), (0.0, 0.1, 0.5, 0.7))
+
+_CONTOUR = (255, 255, 255)
+_TRUTH = (0, 229, 255)  # cyan: the one hue the ramp does not have
+_CELL = (255, 255, 255)
+
+_CROP_CELLS = 5.0  # edge of a crop, in cells
+_MIN_CROP = 0.22  # and at least this share of the picture's shorter edge
+_CROP_EDGE = 128
+
+
+def overlay(
+    image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], threshold: float
+) -> NDArray[np.uint8]:
+    """The map painted over its picture, with a contour around what is above the threshold.
+
+    Nothing is painted up to half the threshold; the colour saturates at twice the threshold. If
+    the threshold is NaN, none being known, the scale ends at the map's own maximum instead and
+    there is no contour: such colours cannot be compared between pictures.
+
+    Parameters
+    ----------
+    image
+        uint8 ``[H, W, 3]``, RGB.
+    anomaly_map
+        float32 ``[H, W]``, raw.
+
+    Returns
+    -------
+    uint8 ``[H, W, 3]``, RGB; `image` is not changed.
+    """
+    known = not math.isnan(threshold)
+    anchor = threshold if known else float(anomaly_map.max()) / SATURATION
+    top = max(SATURATION * anchor, float(np.finfo(np.float32).tiny))
+    # Clipped before the division, which could overflow.
+    share = np.clip(anomaly_map, 0, top) / np.float32(top)
+    step = (share * (_STEPS - 1)).astype(np.intp)  # [H, W]
+    painted = image * (1 - _PAINT_OPACITY[step]) + _PAINT[step]
+    result = np.asarray(painted.round(), dtype=np.uint8)
+    if known:
+        _outline(result, anomaly_map > threshold, _CONTOUR)
+    return result
+
+
+def draw_mask_contour(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The ground truth as a thin cyan line, on a copy.
+
+    Parameters
+    ----------
+    image
+        uint8 ``[H, W, 3]``, RGB.
+    mask
+        bool ``[H, W]``.
+    """
+    result: NDArray[np.uint8] = image.copy()
+    _outline(result, mask, _TRUTH)
+    return result
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """uint8 ``[H, W, 3]`` RGB as a JPEG; equal pictures give equal bytes."""
+    buffer = BytesIO()
+    # 4:4:4, because at half the resolution of colour thin contours turn to mud.
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+    """uint8 ``[H, W, 3]`` RGB from what :func:`encode_jpeg` made."""
+    with Image.open(BytesIO(data), formats=("JPEG",)) as picture:
+        return np.array(picture.convert("RGB"), dtype=np.uint8)
+
+
+def thumbnails(
+    image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_] | None]:
+    """A picture, its map and its mask with their longer edge at most ``THUMBNAIL_EDGE`` pixels.
+
+    Parameters
+    ----------
+    image, anomaly_map, mask
+        uint8 ``[H, W, 3]``, float32 ``[H, W]`` and bool ``[H, W]``.
+
+    Returns
+    -------
+    The same three as ``[h, w, 3]``, ``[h, w]`` and ``[h, w]``; what is small already is not
+    enlarged.
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, THUMBNAIL_EDGE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small_map = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    # By area and not nearest neighbour, which would lose defects of a few pixels.
+    small_mask = (
+        None
+        if mask is None
+        else cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    )
+    return resize_image(image, size[1], size[0]), small_map, small_mask
+
+
+def crop_around(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """A square look at one cell of a picture and what surrounds it, the cell framed.
+
+    Parameters
+    ----------
+    image
+        uint8 ``[H, W, 3]``.
+    box
+        the cell.
+
+    Returns
+    -------
+    uint8 ``[128, 128, 3]``. Near the border the cell is off centre, since there is nothing beyond.
+    """
+    height, width = image.shape[:2]
+    x, y, w, h = box[0] * width, box[1] * height, box[2] * width, box[3] * height
+    shorter = min(height, width)
+    edge = round(min(shorter, max(_CROP_CELLS * max(w, h), _MIN_CROP * shorter, 2)))
+    left = round(min(max(x + (w - edge) / 2, 0), width - edge))
+    top = round(min(max(y + (h - edge) / 2, 0), height - edge))
+    window = image[top : top + edge, left : left + edge]
+    size = (_CROP_EDGE, _CROP_EDGE)
+    crop = np.asarray(cv2.resize(window, size, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    scale = _CROP_EDGE / edge
+    first = round((x - left) * scale), round((y - top) * scale)
+    last = round((x + w - left) * scale) - 1, round((y + h - top) * scale) - 1
+    # Dark below white, so that the frame shows on any part.
+    cv2.rectangle(crop, first, last, (0, 0, 0), 3)
+    cv2.rectangle(crop, first, last, _CELL, 1)
+    return crop
+
+
+def _outline(
+    image: NDArray[np.uint8], region: NDArray[np.bool_], colour: tuple[int, int, int]
+) -> None:
+    contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    # As thin to the eye in a whole picture as in a thumbnail.
+    thickness = max(1, round(max(image.shape[:2]) / (1.5 * THUMBNAIL_EDGE)))
+    cv2.drawContours(image, contours, -1, colour, thickness)
+
+
+def _paint() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Colour times opacity ``[STEPS, 3]``, and opacity ``[STEPS, 1]``, from 0 to saturation.
+
+    The middle of inferno, purple to yellow: its dark end would vanish on dark parts and its white
+    end on bright ones. It gets steadily brighter, so the colour-blind and prints in grey keep it.
+    """
+    level = np.linspace(0, SATURATION, _STEPS)
+    index = np.interp(level, (_OPACITY[0][0], SATURATION), (88, 226)).round().astype(np.uint8)
+    colours = cv2.applyColorMap(index[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # BGR to RGB
+    opacity = np.interp(level, *_OPACITY).astype(np.float32)[:, None]
+    return colours * opacity, opacity
+
+
+_PAINT, _PAINT_OPACITY = _paint()

@@ -1,0 +1,230 @@
+"""Arrays: accepted, brought into the encoder's frame, and the map brought back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fapm.errors import ImageError
+from fapm.images import (
+    as_image,
+    prepare,
+    prepare_mask,
+    read_image,
+    read_mask,
+    resize_image,
+    restore_map,
+)
+
+COLOUR = (200, 90, 30)
+
+
+@given(height=st.integers(2, 9), width=st.integers(2, 9), channels=st.sampled_from([None, 1, 3, 4]))
+def test_as_image_accepts_grey_rgb_and_rgba(height: int, width: int, channels: int | None) -> None:
+    shape = (height, width) if channels is None else (height, width, channels)
+    array = np.random.default_rng(height).integers(0, 256, shape, np.uint8)
+    image = as_image(array)
+    assert image.dtype == np.uint8
+    assert image.shape == (height, width, 3)
+    assert image.flags.c_contiguous
+    if channels == 4:
+        exact = array[:, :, :3].astype(float) * array[:, :, 3:] / 255
+        np.testing.assert_allclose(image, exact, atol=0.5)
+    else:
+        np.testing.assert_array_equal(image - array.reshape(height, width, -1), 0)
+
+
+def test_as_image_equals_read_image(tmp_path: Path) -> None:
+    for mode, channels in {"L": 1, "RGB": 3, "RGBA": 4}.items():
+        array = np.random.default_rng(0).integers(0, 256, (5, 7, channels), np.uint8).squeeze()
+        Image.fromarray(array).save(tmp_path / f"{mode}.png")
+        np.testing.assert_array_equal(as_image(array), read_image(tmp_path / f"{mode}.png"))
+
+
+def test_as_image_makes_views_contiguous() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    flipped = as_image(array[::-1, :, ::-1])
+    assert flipped.flags.c_contiguous
+    np.testing.assert_array_equal(flipped, array[::-1, :, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("array", "given"),
+    [
+        ([[1, 2], [3, 4]], "list is not a NumPy array"),
+        (np.zeros((4, 4, 3), np.float32), "dtype is float32"),
+        (np.zeros((4, 4), np.uint16), "dtype is uint16"),
+        (np.zeros((4, 4), np.bool_), "dtype is bool"),
+        (np.zeros(4, np.uint8), r"shape is \[4\]"),
+        (np.zeros((4, 4, 2), np.uint8), r"shape is \[4, 4, 2\]"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"shape is \[1, 4, 4, 3\]"),
+        (np.zeros((3, 32, 32), np.uint8), r"shape is \[3, 32, 32\].*move the channels last"),
+    ],
+)
+def test_as_image_says_what_was_given_and_what_is_expected(array: object, given: str) -> None:
+    with pytest.raises(ImageError, match=rf"^frame: {given}") as caught:
+        as_image(array, "frame")
+    assert "expected uint8 0..255" in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1, 3), (0, 4)])
+def test_as_image_refuses_what_is_too_small(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match=rf"^frame: {shape[1]} x {shape[0]} is too small"):
+        as_image(np.zeros(shape, np.uint8), "frame")
+
+
+def test_resize_averages_when_shrinking_and_interpolates_when_growing() -> None:
+    checks = np.indices((8, 8)).sum(0) % 2 * np.uint8(200)
+    image = np.repeat(checks.astype(np.uint8)[:, :, None], 3, axis=2)
+    assert (resize_image(image, 4, 4) == 100).all()
+    np.testing.assert_array_equal(resize_image(image, 8, 8), image)
+    np.testing.assert_array_equal(
+        resize_image(image, 4, 16), cv2.resize(image, (16, 4), interpolation=cv2.INTER_LINEAR)
+    )
+
+
+def test_resize_averages_when_only_one_edge_shrinks() -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:, ::4] = 200
+    assert (resize_image(image, 8, 2) == 50).all()
+
+
+def test_resize_of_very_long_pictures() -> None:
+    """Line cameras give pictures longer than 32,767 pixels."""
+    assert (prepare(np.full((40_000, 4, 3), 9, np.uint8), 32, None) == 9).all()
+
+
+sizes = st.integers(2, 90)
+frames = st.integers(32, 64).flatmap(
+    lambda resize: st.tuples(st.just(resize), st.none() | st.integers(32, resize))
+)
+
+
+@given(height=sizes, width=sizes, frame=frames)
+def test_prepare_gives_a_square_and_keeps_flat_pictures(
+    height: int, width: int, frame: tuple[int, int | None]
+) -> None:
+    resize, crop = frame
+    image = np.full((height, width, 3), COLOUR, np.uint8)
+    prepared = prepare(image, resize, crop)
+    assert prepared.dtype == np.uint8
+    assert prepared.shape == (crop or resize,) * 2 + (3,)
+    assert prepared.flags.c_contiguous
+    assert (prepared == COLOUR).all()
+
+
+def test_crop_is_the_centre() -> None:
+    image = np.zeros((40, 40, 3), np.uint8)
+    image[4:36, 4:36] = 255
+    assert (prepare(image, 40, 32) == 255).all()
+    assert prepare(image, 40, 34).min() == 0
+
+
+@given(height=sizes, width=sizes, frame=frames)
+def test_restore_map_covers_what_was_seen_and_nothing_else(
+    height: int, width: int, frame: tuple[int, int | None]
+) -> None:
+    resize, crop = frame
+    size = crop or resize
+    restored = restore_map(np.full((size, size), 7, np.float32), height, width, resize, crop)
+    assert restored.dtype == np.float32
+    assert restored.shape == (height, width)
+    start = (resize - size) // 2
+    for axis, edge in enumerate(restored.shape):
+        centres = (np.arange(edge) + 0.5) * resize / edge
+        seen = (centres >= start) & (centres < start + size)
+        np.testing.assert_array_equal((restored == 7).any(axis=1 - axis), seen)
+    assert set(np.unique(restored)) <= {0.0, 7.0}
+
+
+@given(
+    height=st.integers(40, 300),
+    width=st.integers(40, 300),
+    position=st.tuples(st.floats(0.2, 0.8), st.floats(0.2, 0.8)),
+    crop=st.sampled_from([None, 56]),
+)
+def test_what_prepare_moves_restore_map_puts_back(
+    height: int, width: int, position: tuple[float, float], crop: int | None
+) -> None:
+    resize = 64
+    image = np.zeros((height, width, 3), np.uint8)
+    y, x = int(position[0] * height), int(position[1] * width)
+    ry, rx = height // 32 + 1, width // 32 + 1
+    image[y - ry : y + ry + 1, x - rx : x + rx + 1] = 255
+
+    seen = prepare(image, resize, crop)[:, :, 0].astype(np.float32)
+    restored = restore_map(seen, height, width, resize, crop)
+
+    weights = restored / restored.sum()
+    centre_y = weights.sum(axis=1) @ np.arange(height)
+    centre_x = weights.sum(axis=0) @ np.arange(width)
+    assert abs(centre_y - y) <= 0.5 + height / resize / 2
+    assert abs(centre_x - x) <= 0.5 + width / resize / 2
+
+
+def test_restore_map_of_a_peak() -> None:
+    anomaly_map = np.zeros((224, 224), np.float32)
+    anomaly_map[50, 100] = 1
+    restored = restore_map(anomaly_map, 512, 1024, 256, 224)
+    peak = np.array(np.unravel_index(restored.argmax(), restored.shape))
+    np.testing.assert_allclose(peak, [(50 + 16.5) * 2 - 0.5, (100 + 16.5) * 4 - 0.5], atol=2)
+
+
+def test_map_is_not_faded_along_the_crop() -> None:
+    restored = restore_map(np.ones((32, 32), np.float32), 200, 200, 64, 32)
+    assert restored[50:150, 50:150].min() == 1
+    assert restored.sum() == 100 * 100
+
+
+def test_mask_is_true_where_the_picture_is_not_black(tmp_path: Path) -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:4, 4:6] = 1
+    expected = mask > 0
+    Image.fromarray(mask).save(tmp_path / "grey.png")
+    Image.fromarray(mask.astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(mask.astype(np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(mask.astype(bool)).save(tmp_path / "bit.png")
+    Image.fromarray(mask[..., None] * np.array([0, 0, 255], np.uint8)).save(tmp_path / "blue.bmp")
+    indexed = Image.fromarray(mask)
+    indexed.putpalette([0, 0, 0, 128, 0, 0])
+    indexed.save(tmp_path / "palette.png")
+    for name in ("grey.png", "deep.png", "float.tif", "bit.png", "blue.bmp", "palette.png"):
+        found = read_mask(tmp_path / name, 8, 8)
+        assert found.dtype == np.bool_
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+def test_mask_takes_the_size_of_its_picture(tmp_path: Path) -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:4, 4:6] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    found = read_mask(tmp_path / "mask.png", 16, 24)
+    assert found.shape == (16, 24)
+    assert found[4:8, 12:18].all()
+    assert found.sum() == 4 * 6
+
+
+def test_mask_errors_name_the_mask(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"none_mask\.png: no such file"):
+        read_mask(tmp_path / "none_mask.png", 8, 8)
+
+
+@given(height=sizes, width=sizes, frame=frames)
+def test_prepare_mask_follows_prepare(
+    height: int, width: int, frame: tuple[int, int | None]
+) -> None:
+    resize, crop = frame
+    mask = np.zeros((height, width), np.bool_)
+    mask[: height // 2] = True
+    prepared = prepare_mask(mask, resize, crop)
+    image = prepare(np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2), resize, crop)
+    assert prepared.dtype == np.bool_
+    assert prepared.shape == image.shape[:2]
+    certain = (image[:, :, 0] == 0) | (image[:, :, 0] == 255)
+    np.testing.assert_array_equal(prepared[certain], image[:, :, 0][certain] > 127)
