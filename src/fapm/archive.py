@@ -23,15 +23,14 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from fapm.errors import BundleError, OutputError
+from fapm.files import replaced_when_complete
 
 FORMAT_VERSION = 1
 MAX_BYTES = 2**32 - 1  # the reach of a plain ZIP; its 64-bit extension is not needed
@@ -96,19 +95,14 @@ def write_archive(path: Path, manifest: Mapping[str, object], parts: Mapping[str
         )
     if _archive_bytes(sizes) > MAX_BYTES:
         raise OutputError(f"{path}: too large to save: more than {MAX_BYTES:,} bytes")
-    try:
-        if not path.parent.is_dir():
-            raise OutputError(f"{path}: no such directory: {path.parent}")
-        with _replaced_when_complete(path) as file:
-            entries = []
-            for name, data in contents.items():
-                entry = _Entry(name, len(data), zlib.crc32(data))
-                file.write(_local_header(entry))
-                file.write(data)
-                entries.append(entry)
-            file.write(_directory(entries))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write: {error.strerror or error}") from error
+    with replaced_when_complete(path) as file:
+        entries = []
+        for name, data in contents.items():
+            entry = _Entry(name, len(data), zlib.crc32(data))
+            file.write(_local_header(entry))
+            file.write(data)
+            entries.append(entry)
+        file.write(_directory(entries))
 
 
 def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -283,22 +277,6 @@ def _common_fields(entry: _Entry) -> bytes:
         *(_ZIP_VERSION, flags, method, _MIDNIGHT, _FIRST_OF_1980),
         *(entry.crc, entry.size, entry.size, len(entry.name), extra),
     )
-
-
-@contextmanager
-def _replaced_when_complete(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends well, and else vanishes."""
-    # Not tempfile: its files are for their owner only, and a bundle is there to be passed on.
-    unfinished = path.parent / f".fapm-{secrets.token_hex(8)}.tmp"
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:  # Ctrl-C too
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def _damaged(what: str) -> BundleError:

@@ -167,7 +167,7 @@ def _bank(
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value  # JSON has no NaN
+    return value if math.isfinite(value) else None  # JSON has no NaN
 
 
 def _level(value: float | None) -> float:

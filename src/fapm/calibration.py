@@ -53,7 +53,7 @@ class Calibration:
             return math.nan
         below = np.count_nonzero(self.scores < score)
         equal = np.count_nonzero(self.scores == score)
-        return 100.0 * (below + equal / 2) / len(self.scores)
+        return float(100 * (below + equal / 2) / len(self.scores))
 
 
 def calibrate(

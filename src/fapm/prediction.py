@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,8 +14,7 @@ from fapm.calibration import Verdict
 from fapm.images import restore_map
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A rectangle in a picture, in fractions ``0 .. 1`` of its width and height."""
 
     x: float

@@ -21,9 +21,9 @@ _Floats = NDArray[np.float64]
 _Value = TypeVar("_Value", float, _Floats)
 
 _WIDTH = 360
-_LEFT, _RIGHT = 40, 340
+_LEFT, _RIGHT = 44, 340
 _BINS = 30
-_LETTER = 6.4  # usual width; SVG cannot measure text
+_LETTER = 6.9  # usual width; SVG cannot measure text
 _BAR_HEIGHT = 74
 _PANEL_HEIGHT = _BAR_HEIGHT + 18  # with its legend
 _PANEL_GAP = 8
@@ -74,7 +74,7 @@ class _Bins:
 
     def counts(self, scores: _Floats) -> NDArray[np.int64]:
         """int64 ``[count + overflow]``, pictures per bin."""
-        slot = np.floor(scores / self.width) - self.first
+        slot = np.floor(np.clip(scores, self.low, self.high) / self.width) - self.first
         # Rounding may put the largest score a hair beyond the last edge.
         index = np.clip(slot, 0, self.count - 1).astype(np.int64)
         if self.overflow:
@@ -119,23 +119,25 @@ def score_histogram(
     The empty string when there is no score at all.
     """
     truth = np.array([-1 if label is None else label for label in labels], dtype=np.int64)
-    inspected = [
-        _Series("good", "--good", scores[truth == 0]),
-        _Series("defect", "--defect", scores[truth == 1]),
-        _Series("unlabelled", "--unlabelled", scores[truth == -1]),
-    ]
+    captioned = {
+        "each left out of the memory": [_Series("normal", "--normal", normal_scores)],
+        "inspected": [
+            _Series("good", "--good", scores[truth == 0]),
+            _Series("defect", "--defect", scores[truth == 1]),
+            _Series("unlabelled", "--unlabelled", scores[truth == -1]),
+        ],
+    }
     panels = [
-        ("each left out of the memory", [_Series("normal", "--normal", normal_scores)]),
-        ("inspected", inspected),
+        (caption, present)
+        for caption, panel in captioned.items()
+        if (present := [series for series in panel if len(series.scores)])
     ]
-    panels = [(caption, [s for s in panel if len(s.scores)]) for caption, panel in panels]
-    panels = [(caption, panel) for caption, panel in panels if panel]
     if not panels:
         return ""
     levels = [("unsure", unsure_threshold), ("defect", threshold)]
     levels = [(name, level) for name, level in levels if not math.isnan(level)]
     bins = _choose_bins(normal_scores, scores, [level for _, level in levels])
-    top = 14 + 15 * len(levels)
+    top = 14 + 16 * len(levels)
     bottom = top + len(panels) * (_PANEL_HEIGHT + _PANEL_GAP) - _PANEL_GAP
     shapes, words = [], []
     for number, (caption, panel) in enumerate(panels):
@@ -143,7 +145,7 @@ def score_histogram(
         shapes.append(_bars(panel, bins, y + _PANEL_HEIGHT))
         words.append(_legend(caption, panel, y + 8))
     for row, (name, level) in enumerate(levels):
-        y = 12 + 15 * row
+        y = 12 + 16 * row
         shapes.append(_level_line(name, bins.x(level), y - 9, bottom))
         words.append(_level_words(f"{name} above {_brief(level)}", bins.x(level), y))
     told = [f"{len(series.scores)} {series.name}" for _, panel in panels for series in panel]
@@ -208,7 +210,8 @@ def _round_ticks(low: float, high: float, most: int) -> list[float]:
 def _choose_bins(normal: _Floats, inspected: _Floats, thresholds: Sequence[float]) -> _Bins:
     everything = np.concatenate([normal, inspected, np.array(thresholds, dtype=np.float64)])
     low, high = float(everything.min()), float(everything.max())
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # all equal: there is no range to divide
+    # All equal, as far as a drawing can tell: there is no range to divide.
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-30):
         margin = abs(low) / 10 or 1.0
         low, high = low - margin, high + margin
     # Without thresholds the bulk of the pictures says where to look; and where most pictures
@@ -285,11 +288,12 @@ def _score_axis(bins: _Bins, y: float) -> str:
     parts = [_line(_LEFT, y, bins.x(bins.high), y, "--muted")]
     ticks = _round_ticks(bins.low, bins.high, 7)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else bins.width
-    for tick in ticks:
-        parts.append(_line(bins.x(tick), y, bins.x(tick), y + 4, "--muted"))
-        # The overflow bin brings its own label, which needs the room.
-        if not bins.overflow or bins.x(tick) < _RIGHT - 80:
-            parts.append(_text(bins.x(tick), y + 16, _number(tick, step), "middle"))
+    # The overflow bin has its own words, which need room.
+    end = _RIGHT - 90 if bins.overflow else _RIGHT
+    for x, tick in ((bins.x(tick), tick) for tick in ticks):
+        if x <= end:
+            parts += [_line(x, y, x, y + 4, "--muted")]
+            parts += [_text(x, y + 16, _number(tick, step), "middle")]
     if bins.overflow:
         left, right, words = bins.bar(bins.count)
         parts.append(_line(left, y, right, y, "--muted"))
@@ -317,7 +321,7 @@ def _curve_chart(
     parts += marks
     parts.append(_text((_LEFT + _RIGHT) / 2, _CURVE_BOTTOM + 32, labels[0], "middle"))
     # Above the axis and not sideways along it: it is meant to be read.
-    parts.append(_text(0, 12, labels[1], "start"))
+    parts.append(_text(6, 12, labels[1], "start"))
     return _svg(name, _CURVE_BOTTOM + 36, title, words, parts)
 
 
@@ -345,7 +349,7 @@ def _curve_y(value: _Value) -> _Value:
 def _svg(name: str, height: float, title: str, words: str, parts: Sequence[str]) -> str:
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" '
-        f'class="chart" aria-labelledby="{name}-title {name}-words" font-size="12">'
+        f'class="chart" aria-labelledby="{name}-title {name}-words" font-size="13">'
         f'<title id="{name}-title">{title}</title><desc id="{name}-words">{words}</desc>'
         f"{''.join(parts)}</svg>"
     )

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fapm.images import resize_image
-
-Box = tuple[float, float, float, float]  # x, y, width, height in fractions of a picture
+from fapm.prediction import Box
 
 THUMBNAIL_EDGE = 256
 SATURATION = 2.0  # times the threshold: the colour no longer changes
@@ -24,7 +23,7 @@ SATURATION = 2.0  # times the threshold: the colour no longer changes
 _STEPS = 512
 # Times the threshold, and how opaque the paint is there: nothing up to one half, hardly anything
 # while a map is normal, plain to see at the threshold, the picture still to be guessed above.
-_OPACITY = ((0.5, 0.75, 1.0, SATURATION), (0.0, 0.1, 0.5, 0.7))
+_OPACITY = ((0.5, 0.75, 1.0, SATURATION), (0.0, 0.1, 0.6, 0.7))
 
 _CONTOUR = (255, 255, 255)
 _TRUTH = (0, 229, 255)  # cyan: the one hue the ramp does not have
@@ -92,7 +91,7 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
-    """uint8 ``[H, W, 3]`` RGB from what :func:`encode_jpeg` made."""
+    """A JPEG as uint8 ``[H, W, 3]``, RGB."""
     with Image.open(BytesIO(data), formats=("JPEG",)) as picture:
         return np.array(picture.convert("RGB"), dtype=np.uint8)
 
@@ -140,7 +139,7 @@ def crop_around(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     uint8 ``[128, 128, 3]``. Near the border the cell is off centre, since there is nothing beyond.
     """
     height, width = image.shape[:2]
-    x, y, w, h = box[0] * width, box[1] * height, box[2] * width, box[3] * height
+    x, y, w, h = box.x * width, box.y * height, box.width * width, box.height * height
     shorter = min(height, width)
     edge = round(min(shorter, max(_CROP_CELLS * max(w, h), _MIN_CROP * shorter, 2)))
     left = round(min(max(x + (w - edge) / 2, 0), width - edge))

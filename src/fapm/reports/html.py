@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fapm.calibration import Verdict
-from fapm.errors import OutputError
+from fapm.files import make_directory, replaced_when_complete
+from fapm.prediction import Box
 from fapm.reports.charts import pro_chart, roc_chart, score_histogram
 from fapm.reports.heatmap import (
     SATURATION,
-    Box,
     crop_around,
     decode_jpeg,
     draw_mask_contour,
@@ -163,7 +162,7 @@ class _Metric:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write `report` as one self-contained page, whole or not at all.
+    """Write `report` as one self-contained page, whole or not at all; its folder is created.
 
     Of more than ``MAX_PICTURES`` items those judged wrong, those that score highest and a sample
     of the others get pictures; the rest are rows of a table.
@@ -175,18 +174,9 @@ def write_report(path: Path, report: Report) -> None:
     """
     # A file name need not be valid text on Linux, and a page has to be.
     page = _render(report).encode("utf-8", errors="replace")
-    unfinished = path.with_name(f".fapm-{secrets.token_hex(8)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_bytes(page)
-            unfinished.replace(path)
-        except BaseException:  # Ctrl-C too
-            unfinished.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{path}: cannot write the report: {reason}") from error
+    make_directory(path.parent)
+    with replaced_when_complete(path) as file:
+        file.write(page)
 
 
 def _render(report: Report) -> str:
@@ -210,21 +200,21 @@ def _render(report: Report) -> str:
         scale=_scale(),
         any_mask=any(ranked[rank].mask is not None for rank in pictured),
         map_threshold_known=not math.isnan(report.map_threshold),
-        threshold_known=report.threshold > 0,
-        cards=[_card(ranked[rank], report.map_threshold) for rank in pictured],
-        rows=[item for rank, item in enumerate(ranked) if rank not in set(pictured)],
+        ratio_known=report.threshold > 0,
+        cards=[_card(ranked[rank], report.map_threshold) for rank in sorted(pictured)],
+        rows=[item for rank, item in enumerate(ranked) if rank not in pictured],
     )
 
 
-def _pictured(ranked: Sequence[ReportItem]) -> list[int]:
-    """Ranks of the items that are shown with pictures, rising."""
+def _pictured(ranked: Sequence[ReportItem]) -> set[int]:
+    """Ranks of the items that are shown with pictures."""
     ranks = range(len(ranked))
     if len(ranked) <= MAX_PICTURES:
-        return list(ranks)
+        return set(ranks)
     by_need = sorted(ranks, key=lambda rank: not ranked[rank].wrong)
     needed, others = by_need[: MAX_PICTURES - _SAMPLE], by_need[MAX_PICTURES - _SAMPLE :]
     spread = np.linspace(0, len(others) - 1, _SAMPLE).astype(int)
-    return sorted([*needed, *(others[position] for position in spread)])
+    return {*needed, *(others[position] for position in spread)}
 
 
 def _card(item: ReportItem, map_threshold: float) -> _Card:
