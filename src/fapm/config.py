@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -49,51 +49,67 @@ class Config(BaseModel):
     layers: tuple[str, ...] = Field(
         (), description="taps by timm's name, e.g. layer2,layer3; default: stride 8 and 16"
     )
-    resize: Annotated[int, Field(ge=32, le=4096)] = Field(
-        224, description="edge the whole picture is resized to, in pixels"
+    resize: int = Field(
+        224, ge=32, le=4096, description="edge the whole picture is resized to, in pixels"
     )
-    crop: Annotated[int, Field(ge=32, le=4096)] | None = Field(
-        None, description="edge of a centre crop after the resize; it blinds the border"
+    crop: int | None = Field(
+        None,
+        ge=32,
+        le=4096,
+        description="edge of a centre crop after the resize; it blinds the border",
     )
-    grid: Annotated[int, Field(ge=1, le=64)] = Field(
-        7, description="G: the picture has G x G patches; 1 = one memory for all (not patch-wise)"
+    grid: int = Field(
+        7,
+        ge=1,
+        le=64,
+        description="G: the picture has G x G patches; 1 = one memory for all (not patch-wise)",
     )
     layer_wise: bool = Field(
         True, description="one memory per layer; off: coarse layers upsampled and concatenated"
     )
     sampling: Sampling = Field("equal-radius", description="how the key budget is shared out")
-    ratio: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.1, description="share of all normal vectors kept as keys"
-    )
-    far_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="D_th: a patch with a larger distance score is sampled again (near-far)"
+    ratio: float = Field(0.1, gt=0, le=1, description="share of all normal vectors kept as keys")
+    far_threshold: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="D_th: a patch with a larger distance score is sampled again (near-far)",
     )
     distance_unit: DistanceUnit = Field(
         "median-radius", description="what distances are divided by, per layer"
     )
-    neighbours: Annotated[int, Field(ge=1, le=64)] = Field(
-        4, description="b: nearest keys that weigh the image score; 1 = no weighting"
+    neighbours: int = Field(
+        4, ge=1, le=64, description="b: nearest keys that weigh the image score; 1 = no weighting"
     )
-    radius: Annotated[int, Field(ge=0, le=8)] = Field(
-        0, description="patches up to this far away are searched too; 0 = own patch only"
+    radius: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="patches up to this far away are searched too; 0 = own patch only",
     )
     coarse_upsampling: CoarseUpsampling = Field(
         "nearest", description="row-order repeats a defect of the authors' code, for comparison"
     )
-    sigma: Annotated[float, Field(ge=0, le=64)] = Field(
-        4.0, description="Gaussian smoothing of the map, pixels at 224 px; scales with the size"
+    sigma: float = Field(
+        4.0,
+        ge=0,
+        le=64,
+        description="Gaussian smoothing of the map, pixels at 224 px; scales with the size",
     )
-    false_positive_rate: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        0.01, description="share of good parts allowed above the threshold"
+    false_positive_rate: float = Field(
+        0.01, gt=0, lt=0.5, description="share of good parts allowed above the threshold"
     )
-    unsure_rate: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        0.05, description="share of good parts allowed to be at least unsure"
+    unsure_rate: float = Field(
+        0.05, gt=0, lt=0.5, description="share of good parts allowed to be at least unsure"
     )
     thumbnails: bool = Field(
         True, description="small pictures of the normals travel in the bundle, for comparison"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        0, description="seed of everything random (random weights; the demo's choice of cells)"
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="seed of everything random (random weights; the demo's choice of cells)",
     )
 
     @model_validator(mode="after")

@@ -174,6 +174,13 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
     return buffer.getvalue()
 
 
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """uint8 ``[H, W, 3]`` RGB as a PNG, without loss."""
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def _decode(
     path: Path, max_pixels: int, convert: Callable[[Image.Image], NDArray[Any]]
 ) -> NDArray[Any]:

@@ -1,0 +1,98 @@
+"""Command-line options made from :class:`fapm.Config`, so that every knob is written down once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from fapm.config import PRESETS, Config
+from fapm.errors import FapmError
+
+
+def config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` a ``--preset`` and an option for every field of :class:`Config`.
+
+    The command takes the result as its argument ``config``.
+    """
+    preset = inspect.Parameter(
+        "preset",
+        inspect.Parameter.KEYWORD_ONLY,
+        default="fast",
+        annotation=Annotated[str, typer.Option(help=" | ".join(PRESETS), show_default=True)],
+    )
+    knobs = [_knob(name) for name in Config.model_fields]
+
+    @functools.wraps(command)
+    def with_config(*args: Any, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name) for name in Config.model_fields}
+        overrides = {name: value for name, value in given.items() if value is not None}
+        if "layers" in overrides:
+            overrides["layers"] = tuple(overrides["layers"].split(","))
+        config = Config.create(kwargs.pop("preset"), **overrides)
+        command(*args, config=config, **kwargs)
+
+    own = [
+        p
+        for name, p in inspect.signature(command, eval_str=True).parameters.items()
+        if name != "config"
+    ]
+    _set_parameters(with_config, [*own, preset, *knobs])
+    return with_config
+
+
+def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """What a user can mend ends in one line on stderr and exit code 2; so does Ctrl-C."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except FapmError as error:
+            print(f"fapm: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("fapm: interrupted; nothing was written", file=sys.stderr)
+        else:
+            return
+        raise typer.Exit(2)
+
+    _set_parameters(guarded, list(inspect.signature(command, eval_str=True).parameters.values()))
+    return guarded
+
+
+def _knob(name: str) -> inspect.Parameter:
+    field = Config.model_fields[name]
+    flag = name.replace("_", "-")
+    kind = field.annotation
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    names = [f"--{flag}/--no-{flag}"] if kind is bool else [f"--{flag}"]
+    option = typer.Option(
+        *names,
+        help=field.description,
+        show_default=False,
+        rich_help_panel="Knobs (default: the preset's)",
+        metavar="|".join(choices) or None,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[_option_type(kind), option],
+    )
+
+
+def _option_type(kind: Any) -> Any:
+    """What typer parses; :class:`Config` itself judges the value, and names the field."""
+    plain = {member for member in (kind, *get_args(kind)) if member in (bool, int, float)}
+    return (plain.pop() if plain else str) | None
+
+
+def _set_parameters(function: Callable[..., None], parameters: list[inspect.Parameter]) -> None:
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    function.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    # typer reads annotations through typing.get_type_hints.
+    function.__annotations__ = {p.name: p.annotation for p in keyword_only}
