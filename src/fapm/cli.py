@@ -260,6 +260,14 @@ def demo_command(
     summary = {"data set": "ELPV monocrystalline solar cells (CC BY-NC-SA 4.0)"}
     _write_report(output, "FAPM on solar cells", detector, found, summary, (), cells.test)
     _print_figures(figures, detector, found, None, quiet)
+    kept = demo.first_defects(found.samples)
+    part = judge(detector, [found.samples[i] for i in kept], [found.results[i] for i in kept], None)
+    if part.image and part.counts:
+        print(
+            f"Of the {demo.FIRST_DEFECTS} defective cells that come first in the data set, which "
+            f"have the coarser defects: image auroc {part.image.auroc:.4f}, caught "
+            f"{part.counts.true_positives}."
+        )
 
 
 def _fit(pictures: Any, config: Config, max_pixels: int, quiet: bool) -> tuple[Detector, float]:

@@ -135,12 +135,17 @@ class Detector:
         graph = self.fitted_.graph
         interpolation = graph.encoder.spec.interpolation
 
-        def read(picture: Picture) -> Frame | Failure:
+        def read(numbered: tuple[int, Picture]) -> Frame | Failure:
+            number, picture = numbered
             return fitting.read_frame(
-                picture, self.config, interpolation, max_pixels=self.max_pixels
+                picture,
+                self.config,
+                interpolation,
+                max_pixels=self.max_pixels,
+                name=f"array {number}",
             )
 
-        for batch in batched(ordered_map(read, pictures), BATCH):
+        for batch in batched(ordered_map(read, enumerate(pictures)), BATCH):
             frames = [item for item in batch if isinstance(item, Frame)]
             predictions: Iterator[Prediction] = iter(())
             if frames:

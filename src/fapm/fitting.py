@@ -80,16 +80,21 @@ def read_frame(
     interpolation: images.Interpolation,
     *,
     max_pixels: int,
+    name: str = "array",
     thumbnail: bool = False,
 ) -> Frame | Failure:
-    """Decode and resize one picture; a :class:`Failure` if it cannot be used."""
+    """Decode and resize one picture; a :class:`Failure` if it cannot be used.
+
+    ``name`` is what an array is called; a file is called by its path.
+    """
     try:
         if isinstance(picture, (str, Path)):
-            name, pixels = str(picture), images.read_image(Path(picture), max_pixels)
+            name = str(picture)
+            pixels = images.read_image(picture, max_pixels)
         else:
-            name, pixels = "array", images.as_image(picture)
+            pixels = images.as_image(picture, name)
     except ImageError as error:
-        return Failure(str(picture) if isinstance(picture, (str, Path)) else "array", str(error))
+        return Failure(name, str(error))
     return Frame(
         name,
         images.prepare(pixels, config.resize, config.crop, interpolation),
@@ -159,16 +164,18 @@ def fit(
     skipped: list[Failure] = []
 
     def usable() -> Iterator[Frame]:
-        def read(picture: Picture) -> Frame | Failure:
+        def read(numbered: tuple[int, Picture]) -> Frame | Failure:
+            number, picture = numbered
             return read_frame(
                 picture,
                 config,
                 encoder.spec.interpolation,
                 max_pixels=max_pixels,
+                name=f"array {number}",
                 thumbnail=config.thumbnails,
             )
 
-        for done, frame in enumerate(ordered_map(read, pictures), start=1):
+        for done, frame in enumerate(ordered_map(read, enumerate(pictures)), start=1):
             progress("encode", done, len(pictures))
             if isinstance(frame, Failure):
                 skipped.append(frame)
