@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy
+import PIL
 import safetensors
 import safetensors.torch
+import timm
 import torch
 from torch import Tensor
 
@@ -25,7 +28,7 @@ from fapm.memory.bank import MemoryBank
 from fapm.memory.patches import patch_grid
 from fapm.prediction import Failure
 
-_LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless", "pillow", "safetensors")
+_LIBRARIES = (torch, timm, numpy, cv2, PIL, safetensors)
 
 
 def save(fitted: Fitted, path: Path) -> None:
@@ -101,7 +104,10 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
         },
         "pictures": list(fitted.pictures),
         "skipped": [asdict(failure) for failure in fitted.skipped],
-        "versions": {"fapm": __version__, **{name: version(name) for name in _LIBRARIES}},
+        "versions": {
+            "fapm": __version__,
+            **{library.__name__: str(library.__version__) for library in _LIBRARIES},
+        },
     }
 
 
