@@ -1,6 +1,6 @@
 """Accuracy on labelled data sets: sampling rules side by side, and the presets.
 
-    python benchmarks/accuracy.py [DATA_ROOT] [--json FILE]
+    python benchmarks/accuracy.py [DATA_ROOT] [--table sampling|presets] [--json FILE]
 
 DATA_ROOT holds data sets in any layout that ``fapm evaluate`` reads (default: ../shared/data). Each
 row is one ``fapm evaluate`` in a process of its own, so that peak memory is its own too.
@@ -20,15 +20,26 @@ from typing import Any
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 CROP = ("--resize", "256", "--crop", "224")
-SETTINGS = {
+SAMPLING = {
     "256 -> crop 224, plain": (*CROP, "--sampling", "none"),
     "256 -> crop 224, near-far": (*CROP, "--sampling", "near-far"),
     "256 -> crop 224, equal-radius": CROP,
     "fast, plain": ("--sampling", "none"),
     "fast, near-far": ("--sampling", "near-far"),
     "fast (equal-radius)": (),
-    "accurate (equal-radius)": ("--preset", "accurate"),
 }
+_FINE = ("--layers", "blocks.1,blocks.2,blocks.4")
+PRESETS = {
+    "fast": (),
+    "256 px": ("--resize", "256"),
+    "three layers": _FINE,
+    "accurate (336 px)": ("--preset", "accurate"),
+    "336 px, three layers": ("--resize", "336", *_FINE),
+    "336 px, radius 1": ("--resize", "336", "--radius", "1"),
+    "336 px, ratio 0.2": ("--resize", "336", "--ratio", "0.2"),
+    "336 px, grid 14": ("--resize", "336", "--grid", "14"),
+}
+TABLES = {"sampling": SAMPLING, "presets": PRESETS}
 _CHILD = (
     "import resource, sys; from fapm.cli import app;"
     "app(sys.argv[1:], standalone_mode=False);"
@@ -55,7 +66,8 @@ def row(name: str, setting: str, figures: dict[str, Any]) -> str:
     return (
         f"| {name} | {setting} | {percent('image_auroc')} | {percent('pixel_auroc')} | "
         f"{percent('aupro')} | {figures['caught']}/{defects} | {figures['false_alarms']}/{goods} | "
-        f"{figures['keys']:,} | {figures['fit_seconds']:.1f} | {figures['peak_gb']:.2f} |"
+        f"{figures['keys']:,} | {figures['fit_seconds']:.1f} | "
+        f"{figures['inspect_ms_median']:.1f} | {figures['peak_gb']:.2f} |"
     )
 
 
@@ -63,18 +75,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     shared = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("root", type=Path, nargs="?", default=shared)
+    parser.add_argument("--table", choices=TABLES, default="sampling")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores\n")
     print("| data set | setting | image AUROC | pixel AUROC | AUPRO | caught | false alarms "
-          "| keys | fit s | peak GB |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|---|")
+          "| keys | fit s | inspect ms | peak GB |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     results = {}
     for name in DATA_SETS:
         if not (arguments.root / name).is_dir():
-            print(f"| {name} | not here | - | - | - | - | - | - | - | - |")
+            print(f"| {name} | not here | - | - | - | - | - | - | - | - | - |")
             continue
-        for setting, options in SETTINGS.items():
+        for setting, options in TABLES[arguments.table].items():
             figures = evaluate(arguments.root / name, options)
             results[f"{name}, {setting}"] = figures
             print(row(name, setting, figures), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -201,8 +202,8 @@ def fit(
         banks = []
         for number, store in enumerate(layers):
             progress("memorise", number, len(layers))
-            banks.append(
-                build_bank(
+            with _one_thread():
+                bank = build_bank(
                     store,
                     grid=config.grid,
                     ratio=config.ratio,
@@ -210,7 +211,7 @@ def fit(
                     distance_unit=config.distance_unit,
                     far_threshold=config.far_threshold,
                 )
-            )
+            banks.append(bank)
         progress("memorise", len(layers), len(layers))
         graph.banks = tuple(banks)
         scores, maxima = leave_one_out(graph, layers, progress=progress)
@@ -269,6 +270,21 @@ def leave_one_out(
         maxima.append(scored.maps.amax(dim=(1, 2)))
         progress("calibrate", rows.stop, count)
     return torch.cat(scores).double().numpy(), torch.cat(maxima).double().numpy()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Greedy sampling is tens of thousands of short steps.
+
+    Sharing each among threads gains nothing (measured), and where another program has one of the
+    cores, every step waits for its turn there: fits took ten times as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _store(count: int, like: Tensor) -> Tensor:

@@ -1,0 +1,235 @@
+"""From pictures to thresholds: what fit and the graph give equals the paper in float64.
+
+Only the encoder is taken as it is; everything behind its features is computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import reference
+from fapm import fitting
+from fapm.calibration import calibrate
+from fapm.config import Config
+from fapm.encoders import create_encoder
+from fapm.fitting import Fitted, Frame
+from fapm.graph import Graph, Scored
+
+Pictures = list[NDArray[np.uint8]]
+
+NORMAL = 10
+CASES: dict[str, Config] = {
+    # The encoders and input sizes.
+    "paper": Config.create("paper", weights="random", resize=64, crop=56),
+    "fast": Config.create(resize=64),
+    "grid does not divide 12 and 6 cells": Config.create(resize=96),
+    "grid does not divide 11 and 6 cells": Config.create(resize=88, grid=5),
+    "stride 14": Config.create(
+        encoder="vit_small_patch14_dinov2",
+        weights="random",
+        layers=("blocks.0", "blocks.1"),
+        resize=70,
+        grid=3,
+    ),
+    "one layer": Config.create(resize=64, layers=("blocks.2",)),
+    "three layers": Config.create(resize=64, layers=("blocks.1", "blocks.4", "blocks.2"), grid=4),
+    # The paper's ablation.
+    "not patch-wise": Config.create(resize=64, grid=1),
+    "not layer-wise": Config.create(resize=64, layer_wise=False),
+    "not layer-wise, no size divides": Config.create(
+        encoder="resnet18",
+        weights="random",
+        resize=56,
+        layers=("layer2", "layer3", "layer1"),
+        layer_wise=False,
+        grid=5,
+    ),
+    "plain": Config.create(resize=64, sampling="none"),
+    # Every other knob.
+    "plain, unit 1": Config.create(resize=64, sampling="none", distance_unit="one", grid=4),
+    "near-far": Config.create(resize=64, sampling="near-far", grid=4),
+    "near-far, low threshold": Config.create(resize=64, sampling="near-far", far_threshold=0.45),
+    "equal radius, unit 1": Config.create(resize=64, distance_unit="one", grid=3),
+    "ratio above the bound of 40 %": Config.create(resize=64, ratio=0.55, grid=4),
+    "wider search": Config.create(resize=64, radius=1),
+    "widest search": Config.create(resize=64, radius=3, grid=4),
+    "one neighbour": Config.create(resize=64, neighbours=1),
+    "more neighbours than keys": Config.create(resize=64, neighbours=12, sampling="none"),
+    "row order": Config.create(resize=64, coarse_upsampling="row-order"),
+    "no smoothing": Config.create(resize=64, sigma=0),
+    "wide smoothing": Config.create(resize=64, sigma=30),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything of one configuration, as it is and as it should be."""
+
+    config: Config
+    fitted: Fitted
+    normal: list[Tensor]  # features of the normal pictures, per layer
+    asked: list[Tensor]  # of the inspected ones
+    frames: Tensor
+    memories: list[reference.Memory]
+
+    def judge(self, features: list[Tensor], without: range | None = None) -> reference.Judged:
+        return reference.judge(
+            [as_float64(f) for f in features],
+            self.memories,
+            count=self.config.neighbours,
+            size=self.config.input_size,
+            sigma=self.config.sigma * self.config.input_size / 224,
+            radius=self.config.radius,
+            upsampling=self.config.coarse_upsampling,
+            without_pictures=without,
+        )
+
+
+def as_float64(features: Tensor) -> NDArray[np.float64]:
+    return features.numpy().astype(np.float64)
+
+
+def pictures_of_a_part(seed: int, count: int) -> Pictures:
+    """Blocks of colour that every picture has, and noise of its own."""
+    blocks = np.random.default_rng(7).integers(60, 200, size=(8, 8, 3))
+    part = np.kron(blocks, np.ones((12, 12, 1)))
+    noise = np.random.default_rng(seed).normal(scale=15, size=(count, *part.shape))
+    return list(np.clip(part + noise, 0, 255).astype(np.uint8))
+
+
+def inspected_pictures() -> Pictures:
+    good, scratched = pictures_of_a_part(1, 2)
+    scratched[40:44, 10:80] = 255
+    return [good, scratched]
+
+
+def frames_of(pictures: Pictures, config: Config, graph: Graph) -> Tensor:
+    interpolation = graph.encoder.spec.interpolation
+    frames = [
+        fitting.read_frame(picture, config, interpolation, max_pixels=10**6) for picture in pictures
+    ]
+    assert all(isinstance(frame, Frame) for frame in frames)
+    return fitting.stack(frames)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "_"))
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    config = CASES[request.param]
+    encoder = create_encoder(config)
+    pictures = pictures_of_a_part(0, NORMAL)
+    fitted = fitting.fit(pictures, config, encoder)
+    with torch.inference_mode():
+        batches = frames_of(pictures, config, fitted.graph).split(fitting.BATCH)
+        features = [fitted.graph.features(batch) for batch in batches]
+        normal = [torch.cat(layer) for layer in zip(*features, strict=True)]
+        frames = frames_of(inspected_pictures(), config, fitted.graph)
+        asked = fitted.graph.features(frames)
+    memories = [
+        reference.memorise(
+            as_float64(layer),
+            grid=config.grid,
+            ratio=config.ratio,
+            sampling=config.sampling,
+            distance_unit=config.distance_unit,
+            far_threshold=config.far_threshold,
+        )
+        for layer in normal
+    ]
+    yield Case(config, fitted, normal, asked, frames, memories)
+
+
+@pytest.fixture(scope="module")
+def scored(case: Case) -> Scored:
+    with torch.inference_mode():
+        return case.fitted.graph(case.frames)
+
+
+def assert_close_to(actual: Any, expected: NDArray[np.float64]) -> None:
+    """To 1e-4 of the value, and of the largest value where a map is near 0."""
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_features_are_pooled_and_where_asked_concatenated(case: Case) -> None:
+    with torch.inference_mode():
+        layers = [reference.average_pool(as_float64(f)) for f in case.fitted.encoder(case.frames)]
+    expected = layers if case.config.layer_wise else [reference.concatenate(layers)]
+    assert len(case.asked) == len(expected)
+    for features, layer in zip(case.asked, expected, strict=True):
+        np.testing.assert_allclose(features.numpy(), layer, rtol=1e-5, atol=1e-5 * layer.std())
+
+
+def test_the_same_keys_are_memorised(case: Case) -> None:
+    for bank, memory in zip(case.fitted.banks, case.memories, strict=True):
+        assert bank.offsets.tolist() == np.cumsum([0, *map(len, memory.keys)]).tolist()
+        assert bank.pictures.tolist() == np.concatenate(memory.pictures).tolist()
+        assert bank.cells.tolist() == np.concatenate(memory.cells).tolist()
+        np.testing.assert_allclose(bank.keys.numpy(), np.concatenate(memory.keys), rtol=1e-6)
+        assert bank.unit == pytest.approx(memory.unit, rel=1e-4)
+        assert_close_to(bank.radii.numpy(), np.array(memory.radii))
+
+
+def test_scores_and_worst_cells_are_equal(case: Case, scored: Scored) -> None:
+    judged = case.judge(case.asked)
+    np.testing.assert_allclose(scored.scores.numpy(), judged.scores, rtol=1e-4)
+    np.testing.assert_array_equal(scored.cells.numpy(), judged.cells)
+
+
+def test_maps_are_equal(case: Case, scored: Scored) -> None:
+    size = case.config.input_size
+    assert scored.maps.shape == (2, size, size)
+    assert_close_to(scored.maps.numpy(), case.judge(case.asked).maps)
+
+
+def test_the_keys_named_are_the_nearest_to_the_worst_cell(case: Case, scored: Scored) -> None:
+    finest = max((m.numbers.shape for m in case.memories), key=lambda size: size[0] * size[1])
+    upsampling = case.config.coarse_upsampling
+    onto = {
+        "nearest": reference.nearest_upsampling,
+        "row-order": reference.row_order_upsampling,
+    }[upsampling]
+    for number, (features, memory) in enumerate(zip(case.asked, case.memories, strict=True)):
+        distances, keys = reference.nearest_distances(
+            as_float64(features), memory, count=1, radius=case.config.radius
+        )
+        height, width = memory.numbers.shape
+        coarse_cell = onto(np.arange(height * width).reshape(height, width), *finest).ravel()
+        for row, worst in enumerate(scored.cells.tolist()):
+            cell = coarse_cell[worst]
+            assert int(scored.keys[row, number]) == keys[row, cell, 0]
+            assert float(scored.distances[row, number]) == pytest.approx(
+                distances[row, cell, 0], rel=1e-4
+            )
+
+
+def test_leave_one_out_scores_and_thresholds_are_equal(case: Case) -> None:
+    judged = case.judge(case.normal, without=range(NORMAL))
+    calibration = case.fitted.calibration
+    np.testing.assert_allclose(calibration.scores, judged.scores, rtol=1e-4)
+    expected = calibrate(
+        judged.scores,
+        judged.maps.max(axis=(1, 2)),
+        false_positive_rate=case.config.false_positive_rate,
+        unsure_rate=case.config.unsure_rate,
+    )
+    assert calibration.threshold == pytest.approx(expected.threshold, rel=1e-4)
+    assert calibration.unsure_threshold == pytest.approx(expected.unsure_threshold, rel=1e-4)
+    assert calibration.map_threshold == pytest.approx(expected.map_threshold, rel=1e-4)
+
+
+def test_leave_one_out_in_small_steps_is_leave_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config.create(resize=64)
+    encoder = create_encoder(config)
+    pictures = pictures_of_a_part(0, NORMAL)
+    at_once = fitting.fit(pictures, config, encoder).calibration
+    monkeypatch.setattr(fitting, "_DISTANCES", 1)
+    one_by_one = fitting.fit(pictures, config, encoder).calibration
+    np.testing.assert_allclose(one_by_one.scores, at_once.scores, rtol=1e-5)
+    assert one_by_one.map_threshold == pytest.approx(at_once.map_threshold, rel=1e-5)
