@@ -1,0 +1,89 @@
+"""Accuracy on real pictures. Skipped where they are absent; they never enter the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fapm
+from fapm.datasets import load_dataset
+from fapm.demo import load_solar_cells
+from fapm.detector import Detector
+from fapm.evaluation import Evaluation, evaluate
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+CROP = {"resize": 256, "crop": 224}
+
+pytestmark = pytest.mark.slow
+
+
+def judged(name: str, **knobs: object) -> tuple[Detector, Evaluation]:
+    folder = DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"{name} is not here")
+    data = load_dataset(folder)
+    detector = fapm.fit([sample.path for sample in data.train], **knobs)  # type: ignore[arg-type]
+    return detector, evaluate(detector, data.test)
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "image_auroc", "pixel_auroc"),
+    [
+        ("mvtec/bottle", CROP, 0.999, 0.982),
+        ("mvtec/transistor", CROP, 0.998, 0.983),
+        ("magnetic_tile", CROP, 0.90, 0.86),
+        ("screw", CROP, 0.93, None),
+        ("mvtec/bottle", {}, 0.999, 0.984),
+        ("mvtec/transistor", {}, 0.997, 0.985),
+        ("magnetic_tile", {}, 0.932, 0.84),
+        ("screw", {}, 0.928, None),
+        ("screw", {"preset": "accurate"}, 0.981, None),
+    ],
+)
+def test_accuracy(
+    name: str, knobs: dict[str, object], image_auroc: float, pixel_auroc: float | None
+) -> None:
+    detector, found = judged(name, **knobs)
+    assert found.image is not None
+    assert found.image.auroc >= image_auroc
+    if pixel_auroc is None:
+        assert found.pixel is None
+    else:
+        assert found.pixel is not None
+        assert found.pixel.auroc >= pixel_auroc
+    assert not found.failures
+
+    # The threshold was chosen for 1 % false alarms without a look at these pictures.
+    assert found.counts is not None
+    alarms = found.counts.false_positives / found.counts.good
+    assert alarms <= 0.01 + 3 * np.sqrt(0.01 * 0.99 / found.counts.good)
+    assert np.isfinite(detector.threshold_)
+
+
+def test_defects_are_found_where_they_are() -> None:
+    _, found = judged("mvtec/bottle")
+    inside = []
+    for number, mask in found.masks.items():
+        result = found.results[number]
+        assert isinstance(result, fapm.Prediction)
+        row, column = np.unravel_index(result.frame_map.argmax(), result.frame_map.shape)
+        inside.append(mask[max(0, row - 8) : row + 9, max(0, column - 8) : column + 9].any())
+    assert len(inside) == 63
+    assert np.mean(inside) >= 0.95
+
+
+def test_solar_cells() -> None:
+    pytest.importorskip("elpv_dataset")
+    cells = load_solar_cells(seed=0)
+    assert len(cells.train) == 300
+    assert len(cells.test) == len(cells.samples) == 601
+    rng = np.random.default_rng(0)
+    kept = np.sort(rng.choice(601, 200, replace=False))
+    detector = fapm.fit(cells.train)
+    found = evaluate(
+        detector, [cells.samples[i] for i in kept], pictures=[cells.test[i] for i in kept]
+    )
+    assert found.image is not None
+    assert found.image.auroc >= 0.94
