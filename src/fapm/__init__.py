@@ -1,11 +1,18 @@
 """Fast Adaptive Patch Memory: defects found and localised from pictures of good parts alone."""
 
-from fapm import _threads as _threads  # first: before torch is imported
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fapm import _threads as _threads  # before torch is imported
 from fapm._version import __version__
-from fapm.config import Config
-from fapm.detector import Detector, fit, load
-from fapm.errors import FapmError
-from fapm.prediction import Failure, Prediction
+
+if TYPE_CHECKING:
+    from fapm.config import Config
+    from fapm.detector import Detector, fit, load
+    from fapm.errors import FapmError
+    from fapm.prediction import Failure, Prediction
 
 __all__ = [
     "Config",
@@ -17,3 +24,24 @@ __all__ = [
     "fit",
     "load",
 ]
+
+_HOMES = {
+    "Config": "config",
+    "Detector": "detector",
+    "Failure": "prediction",
+    "FapmError": "errors",
+    "Prediction": "prediction",
+    "fit": "detector",
+    "load": "detector",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: torch takes seconds to import, and `fapm --help` should not.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fapm' has no attribute {name!r}")
+    return getattr(import_module(f"fapm.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy
@@ -24,10 +25,14 @@ from fapm.config import Config
 from fapm.encoders import Encoder, EncoderSpec
 from fapm.errors import BundleError, FapmError
 from fapm.fitting import Fitted
+from fapm.graph import Graph
+from fapm.images import Interpolation
 from fapm.memory.bank import MemoryBank
-from fapm.memory.patches import patch_grid
+from fapm.memory.patches import patch_grid, patch_of_cell
 from fapm.prediction import Failure
 
+_BANK = ("keys", "offsets", "pictures", "cells", "radii")
+_TENSORS = ("encoder.safetensors", "memory.safetensors")
 _LIBRARIES = (torch, timm, numpy, cv2, PIL, safetensors)
 
 
@@ -42,7 +47,7 @@ def save(fitted: Fitted, path: Path) -> None:
     encoder = fitted.encoder.weights()
     memory: dict[str, Tensor] = {"scores": torch.from_numpy(fitted.calibration.scores)}
     for number, bank in enumerate(fitted.banks):
-        for name in ("keys", "offsets", "pictures", "cells", "radii"):
+        for name in _BANK:
             memory[f"{number}.{name}"] = getattr(bank, name).contiguous()
     parts = {
         "encoder.safetensors": encoder,
@@ -62,15 +67,15 @@ def load(path: Path) -> Fitted:
     """
     manifest, parts = archive.read_archive(path)
     try:
-        return _restore(manifest, parts)
-    except BundleError as error:
-        raise BundleError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, RuntimeError, FapmError) as error:
+        with torch.inference_mode():
+            return _restore(manifest, parts)
+    except (
+        AttributeError, KeyError, TypeError, ValueError, RuntimeError, FapmError,
+        safetensors.SafetensorError,
+    ) as error:  # fmt: skip
         # Every byte has passed its checksum: whoever wrote this file wrote it wrong.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BundleError(f"{path}: not a usable bundle ({reason}); fit it again") from error
-    except safetensors.SafetensorError as error:
-        raise BundleError(f"{path}: not a usable bundle ({error}); fit it again") from error
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -112,69 +117,119 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
 
 
 def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
-    spec = {key: value for key, value in manifest["encoder"].items() if key != "sha256"}
-    triples = {key: tuple(spec[key]) for key in ("layers", "mean", "std")}
+    config = Config(**manifest["config"])
+    pictures = _texts(manifest["pictures"])
+    thumbnails = {f"thumbnails/{i:06d}.jpg": i for i in range(len(pictures))}
+    _require(bool(pictures), "it has no pictures")
+    _require(parts.keys() <= {*_TENSORS, *thumbnails}, "it has parts that nobody refers to")
+
+    described = dict(manifest["encoder"])
+    digest = hashlib.sha256(parts["encoder.safetensors"]).hexdigest()
+    _require(described.pop("sha256") == digest, "its encoder is not the one it was fitted with")
+    spec = EncoderSpec(
+        **{
+            **described,
+            "layers": _texts(described["layers"]),
+            "mean": tuple(map(float, described["mean"])),
+            "std": tuple(map(float, described["std"])),
+        }
+    )
+    _require(
+        (spec.name, spec.input_size) == (config.encoder, config.input_size)
+        and len(spec.mean) == len(spec.std) == 3
+        and min(spec.std) > 0
+        and spec.interpolation in get_args(Interpolation),
+        "its encoder contradicts its config",
+    )
+    encoder = Encoder.restore(spec, parts["encoder.safetensors"])
+
     memory = safetensors.torch.load(parts["memory.safetensors"])
-    pictures = tuple(str(name) for name in manifest["pictures"])
-    levels = manifest["calibration"]
+    layers = manifest["layers"]
+    banks = tuple(_bank(n, layer, memory, config.grid) for n, layer in enumerate(layers))
+    _require(
+        memory.keys() == {"scores", *(f"{n}.{t}" for n in range(len(layers)) for t in _BANK)},
+        "its memory has tensors that nobody refers to",
+    )
+    for bank in banks:
+        _require(int(bank.pictures.max()) < len(pictures), "its memory has keys of no picture")
+    frame = torch.zeros(1, spec.input_size, spec.input_size, 3, dtype=torch.uint8)
+    shapes = [tuple(f.shape[1:]) for f in Graph(encoder, config).features(frame)]
+    _require(
+        shapes == [(b.keys.shape[1], b.height, b.width) for b in banks],
+        "its memory does not fit its encoder",
+    )
     return Fitted(
-        config=Config(**manifest["config"]),
-        encoder=Encoder.restore(EncoderSpec(**{**spec, **triples}), parts["encoder.safetensors"]),
-        banks=tuple(
-            _bank(number, layer, memory, len(pictures))
-            for number, layer in enumerate(manifest["layers"])
-        ),
-        calibration=Calibration(
-            scores=memory["scores"].numpy(),
-            threshold=_level(levels["threshold"]),
-            unsure_threshold=_level(levels["unsure_threshold"]),
-            map_threshold=_level(levels["map_threshold"]),
-            extrapolated=bool(levels["extrapolated"]),
-        ),
+        config=config,
+        encoder=encoder,
+        banks=banks,
+        calibration=_calibration(manifest["calibration"], memory["scores"], len(pictures)),
         pictures=pictures,
-        thumbnails={
-            int(name[len("thumbnails/") : -len(".jpg")]): data
-            for name, data in parts.items()
-            if name.startswith("thumbnails/")
-        },
+        thumbnails={thumbnails[name]: parts[name] for name in thumbnails if name in parts},
         skipped=tuple(Failure(**failure) for failure in manifest["skipped"]),
     )
 
 
 def _bank(
-    number: int, layer: Mapping[str, Any], memory: Mapping[str, Tensor], pictures: int
+    number: int, layer: Mapping[str, Any], memory: Mapping[str, Tensor], grid: int
 ) -> MemoryBank:
-    bank = MemoryBank(
-        keys=memory[f"{number}.keys"],
-        offsets=memory[f"{number}.offsets"],
-        pictures=memory[f"{number}.pictures"],
-        cells=memory[f"{number}.cells"],
-        radii=memory[f"{number}.radii"],
-        unit=float(layer["distance_unit"]),
-        height=int(layer["height"]),
-        width=int(layer["width"]),
-        grid=int(layer["grid"]),
+    keys, offsets, pictures, cells, radii = (memory[f"{number}.{tensor}"] for tensor in _BANK)
+    height, width, count = int(layer["height"]), int(layer["width"]), int(layer["keys"])
+    rows, columns = patch_grid(height, width, grid)
+    patches = rows * columns
+    _require(
+        keys.dtype == radii.dtype == torch.float32
+        and offsets.dtype == pictures.dtype == cells.dtype == torch.int64
+        and keys.shape == (count, layer["channels"])
+        and pictures.shape == cells.shape == (count,)
+        and offsets.shape == (patches + 1,)
+        and radii.shape == (patches,)
+        and layer["grid"] == grid
+        and layer["distance_unit"] > 0
+        and bool(keys.isfinite().all()),
+        f"the memory of layer {number} contradicts itself",
     )
-    rows, columns = patch_grid(bank.height, bank.width, bank.grid)
-    sound = (
-        bank.keys.shape == (layer["keys"], layer["channels"])
-        and bank.pictures.shape == bank.cells.shape == (layer["keys"],)
-        and bank.offsets.shape == (rows * columns + 1,)
-        and bank.offsets[0] == 0
-        and bank.offsets[-1] == layer["keys"]
-        and bool((bank.offsets.diff() > 0).all())
-        and 0 <= int(bank.pictures.min()) <= int(bank.pictures.max()) < pictures
-        and 0 <= int(bank.cells.min()) <= int(bank.cells.max()) < bank.height * bank.width
-        and bank.unit > 0
+    _require(
+        int(offsets[0]) == 0
+        and int(offsets[-1]) == count
+        and bool((offsets.diff() > 0).all())
+        and int(pictures.min()) >= 0
+        and 0 <= int(cells.min()) <= int(cells.max()) < height * width,
+        f"the memory of layer {number} contradicts itself",
     )
+    owners = torch.arange(patches).repeat_interleave(offsets.diff())
+    _require(
+        torch.equal(patch_of_cell(height, width, grid).flatten()[cells], owners),
+        f"the memory of layer {number} has keys in patches that are not theirs",
+    )
+    unit = float(layer["distance_unit"])
+    return MemoryBank(keys, offsets, pictures, cells, radii, unit, height, width, grid)
+
+
+def _calibration(levels: Mapping[str, Any], scores: Tensor, pictures: int) -> Calibration:
+    threshold, unsure, cells = (
+        math.nan if levels[name] is None else levels[name]
+        for name in ("threshold", "unsure_threshold", "map_threshold")
+    )
+    _require(
+        scores.dtype == torch.float64
+        and scores.shape == ((pictures,) if pictures > 1 else (0,))
+        and bool(scores.isfinite().all())
+        and all(isinstance(level, float) for level in (threshold, unsure, cells))
+        and (unsure <= threshold or (pictures == 1 and math.isnan(threshold))),
+        "its thresholds contradict its scores",
+    )
+    return Calibration(scores.numpy(), threshold, unsure, cells, bool(levels["extrapolated"]))
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    _require(isinstance(values, list) and all(isinstance(v, str) for v in values), "no names")
+    return tuple(values)
+
+
+def _require(sound: bool, otherwise: str) -> None:
     if not sound:
-        raise BundleError(f"the memory of layer {number} contradicts itself; fit it again")
-    return bank
+        raise BundleError(otherwise)
 
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None  # JSON has no NaN
-
-
-def _level(value: float | None) -> float:
-    return math.nan if value is None else float(value)

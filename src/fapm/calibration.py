@@ -14,6 +14,10 @@ Verdict = Literal["good", "unsure", "defect"]
 # With fewer pictures leave-one-out says little: each one left out takes a fifth of the memory.
 FEW_PICTURES = 5
 
+# Scores are in distance units or, with the unit 1, in those of the features. Far below either, this
+# is what rounding in the encoder makes of one picture twice: no threshold is lower.
+_FLOOR = 1e-3
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -74,9 +78,9 @@ def calibrate(
         return Calibration(scores, math.nan, math.nan, math.nan, extrapolated=True)
     return Calibration(
         scores=scores,
-        threshold=upper_level(scores, false_positive_rate),
-        unsure_threshold=upper_level(scores, unsure_rate),
-        map_threshold=upper_level(map_maxima, false_positive_rate),
+        threshold=max(_FLOOR, upper_level(scores, false_positive_rate)),
+        unsure_threshold=max(_FLOOR, upper_level(scores, unsure_rate)),
+        map_threshold=max(_FLOOR, upper_level(map_maxima, false_positive_rate)),
         extrapolated=len(scores) * false_positive_rate < 1,
     )
 
@@ -84,18 +88,23 @@ def calibrate(
 def upper_level(values: NDArray[np.float64], rate: float) -> float:
     """Level that a share ``rate`` of the values' distribution exceeds.
 
-    Where the ``n`` values can show the rate (``n * rate >= 1``) it is their quantile. Beyond that
-    the tail above the 80 % quantile (the median for fewer than 20 values) is taken as exponential,
-    the extreme-value limit for most light-tailed distributions and the only one whose single
-    parameter so few values support.
+    Where the ``n`` values can show the rate (``n * rate >= 1``) it is their quantile at
+    ``rate (n + 1)`` from above (Weibull's plotting position): a new value of the same distribution
+    exceeds it with probability ``rate``, on average over all samples of ``n``. Beyond that the tail
+    above the 80 % quantile (the median for fewer than 20 values) is taken as exponential, the
+    extreme-value limit for most light-tailed distributions and the only one whose single parameter
+    so few values support. That its mean is known from ``k`` values only is taken into account: with
+    their sum ``S`` a new one exceeds ``t`` with probability ``(1 + t / S) ** -k``. The level is
+    never below the largest value.
     """
     if len(values) * rate >= 1:
-        return float(np.quantile(values, 1 - rate))
+        return float(np.quantile(values, 1 - rate, method="weibull"))
     start = 0.8 if len(values) >= 20 else 0.5
-    base = float(np.quantile(values, start))
+    base = float(np.quantile(values, start, method="weibull"))
     excess = values[values > base] - base
-    mean_excess = float(excess.mean()) if len(excess) else 0.0
-    return base + mean_excess * math.log((1 - start) / rate)
+    count, total = len(excess), float(excess.sum())
+    reach = total * (((1 - start) / rate) ** (1 / count) - 1) if count else 0.0
+    return max(float(values.max()), base + reach)
 
 
 def promises(count: int, false_positive_rate: float) -> list[str]:
@@ -108,7 +117,7 @@ def promises(count: int, false_positive_rate: float) -> list[str]:
     if count < FEW_PICTURES:
         return [
             f"{count} good pictures say little about how good parts vary: the threshold is a "
-            f"rough guess, expect false alarms; use at least 20"
+            f"rough guess, false alarms and misses must be expected; use at least 20"
         ]
     if count * false_positive_rate < 1:
         needed = math.ceil(1 / false_positive_rate)

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fapm import bundle, demo, doctor, fitting, images, sinks
+from fapm import console, demo, images, sinks
 from fapm._version import __version__
 from fapm.config import Config
 from fapm.datasets import LAYOUTS, Sample, list_images, load_dataset
-from fapm.detector import Detector
-from fapm.errors import DatasetError, ImageError
-from fapm.evaluation import Evaluation, evaluate, judge
+from fapm.errors import ConfigError, DatasetError, ImageError, OutputError
 from fapm.files import make_directory, replaced_when_complete
 from fapm.options import config_options, one_line_errors
 from fapm.prediction import Failure, Prediction
-from fapm.reports.compose import compose
 from fapm.reports.html import write_report
+
+# Commands import what needs torch themselves: help and mistakes in typing do not wait for it.
+if TYPE_CHECKING:
+    from fapm.detector import Detector
+    from fapm.evaluation import Evaluation
 
 app = typer.Typer(
     name="fapm",
@@ -44,12 +46,12 @@ MaxPixels = Annotated[
 Model = Annotated[Path, typer.Option("--model", "-m", help="a bundle written by fapm fit")]
 Report = Annotated[Path | None, typer.Option(help="folder for an HTML report")]
 
-# Progress and remarks go to stderr: stdout is for results.
-_console = Console(stderr=True, highlight=False, soft_wrap=True)
-
 
 def main() -> None:
     """Entry point of the command ``fapm``."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        # A file name that the terminal's encoding lacks must not end a run.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 
@@ -73,13 +75,15 @@ def fit_command(
     quiet: Quiet = False,
 ) -> None:
     """Learn what good parts look like, and write a bundle."""
-    if not output.parent.is_dir():
-        raise DatasetError(f"--output {output}: no such directory: {output.parent}")
-    pictures, message = fitting.training_pictures(good)
-    _remark(quiet, message)
+    from fapm.fitting import training_pictures
+
+    sinks.refuse_unwritable(output)
+    pictures, message = training_pictures(good)
+    console.remark(quiet, message)
     detector, seconds = _fit(pictures, config, max_pixels, quiet)
     detector.save(output)
-    _remark(quiet, f"{_fit_facts(detector, seconds)}, {_megabytes(output)}")
+    facts = f"{console.fit_facts(detector, seconds)}, {console.megabytes(output)}"
+    console.remark(quiet, facts)
     print(output)
 
 
@@ -93,15 +97,23 @@ def inspect_command(
     overlays: Annotated[Path | None, typer.Option(help="folder for heatmap pictures")] = None,
     report: Report = None,
     fail_on_defect: Annotated[
-        bool, typer.Option("--fail-on-defect", help="exit code 1 if there are defects")
+        bool,
+        typer.Option(
+            "--fail-on-defect",
+            help="exit code 1 if there are defects, else 2 if pictures could not be inspected",
+        ),
     ] = False,
     max_pixels: MaxPixels = images.MAX_PIXELS,
     quiet: Quiet = False,
 ) -> None:
     """Judge pictures with a bundle."""
-    detector = Detector.load(model, max_pixels=max_pixels)
     paths = [path for item in source for path in list_images(item)]
+    _check_inspect_outputs(jsonl, csv, overlays, report, paths)
+    from fapm.detector import Detector
+
+    detector = Detector.load(model, max_pixels=max_pixels)
     verdicts: Counter[str] = Counter()
+    failures: list[Failure] = []
     kept: list[Prediction | Failure] = []
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -115,26 +127,36 @@ def inspect_command(
         if report is not None:
             outputs.append(kept.append)
         if not {jsonl, csv} & {"-"}:
-            outputs.append(_print_result)
-        advance = stack.enter_context(_progress(quiet))
+            outputs.append(console.print_result)
+        advance = stack.enter_context(console.progress(quiet))
         for done, result in enumerate(detector.stream(paths), start=1):
-            verdicts["failed" if isinstance(result, Failure) else result.verdict] += 1
+            if isinstance(result, Failure):
+                failures.append(result)
+            else:
+                verdicts[result.verdict] += 1
             for output in outputs:
                 output(result)
             advance("inspect", done, len(paths))
     seconds = time.perf_counter() - started
-    counts = ", ".join(f"{verdicts[v]} {v}" for v in ("good", "unsure", "defect", "failed"))
-    _remark(quiet, f"{counts}; {len(paths) / seconds:.0f} pictures a second")
+    counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in sinks.VERDICTS)
+    rate = f"{len(paths) / seconds:.3g} pictures a second"
+    console.remark(quiet, f"{counts}, {len(failures)} failed; {rate}")
     if report is not None:
+        from fapm.evaluation import judge
+
         samples = [Sample(path, None, None, "unknown") for path in paths]
         _write_report(
             report, f"Inspection with {model.name}", detector, judge(detector, samples, kept, None),
-            {"bundle": str(model)}, (),
+            {"bundle": str(model)}, (), quiet,
         )  # fmt: skip
-    if verdicts["failed"] == len(paths):
-        raise ImageError(f"none of {len(paths)} pictures could be inspected")
+    _refuse_if_none_usable(len(paths), failures)
     if fail_on_defect and verdicts["defect"]:
         raise typer.Exit(1)
+    if fail_on_defect and failures:
+        raise ImageError(
+            f"{len(failures)} of {console.pictures(len(paths))} could not be inspected; "
+            f"the first: {failures[0].error}"
+        )
 
 
 @app.command("evaluate")
@@ -156,34 +178,54 @@ def evaluate_command(
     quiet: Quiet = False,
 ) -> None:
     """Fit on a data set's good pictures and judge its test pictures, with metrics."""
-    quiet = quiet or json_ == "-"
+    if model is not None and config != Config.create():
+        raise ConfigError("--model: a bundle brings its own settings; leave out all other knobs")
     data = load_dataset(dataset, layout, category)
-    for line in (data.message, *data.warnings):
-        _remark(quiet, line)
     if not data.test:
         raise DatasetError(
             f"{dataset}: no test pictures in this {data.layout} layout; to judge pictures without "
             "labels type: fapm inspect SOURCE --model BUNDLE"
         )
+    good = [sample.path for sample in data.train if sample.label != 1]
+    if model is None and not good:
+        raise DatasetError(f"{dataset}: no good training pictures; name a bundle with --model")
+    if json_ not in (None, "-"):
+        sinks.refuse_unwritable(Path(json_))
+    if report is not None:
+        make_directory(report)
+    console.remark(quiet, data.message)
+    for line in data.warnings:
+        console.remark(quiet, f"warning: {line}")
+    from fapm.detector import Detector
+    from fapm.evaluation import evaluate
+
     fit_seconds = None
     if model is None:
-        good = [sample.path for sample in data.train if sample.label != 1]
-        if not good:
-            raise DatasetError(f"{dataset}: no good training pictures; name a bundle with --model")
         detector, fit_seconds = _fit(good, config, max_pixels, quiet)
         bundle_bytes = _bundle_bytes(detector)
     else:
         detector = Detector.load(model, max_pixels=max_pixels)
         bundle_bytes = model.stat().st_size
-    with _progress(quiet) as advance:
+    with console.progress(quiet) as advance:
         found = evaluate(
             detector, data.test, progress=lambda done, total: advance("inspect", done, total)
         )
-    figures = _figures(data.name, detector, found, fit_seconds, bundle_bytes)
+    figures = sinks.figures(data.name, detector, found, fit_seconds, bundle_bytes)
     if report is not None:
         summary = {"data set": f"{data.name}: {data.message}"}
-        _write_report(report, f"FAPM on {data.name}", detector, found, summary, data.warnings)
-    _print_figures(figures, detector, found, json_, quiet)
+        _write_report(
+            report, f"FAPM on {data.name}", detector, found, summary, data.warnings, quiet
+        )
+    for failure in found.failures:
+        console.remark(quiet, f"failed: {failure.error}")
+    if json_ == "-":
+        print(json.dumps(figures))
+    else:
+        if json_ is not None:
+            with replaced_when_complete(Path(json_)) as file:
+                file.write((json.dumps(figures, indent=2) + "\n").encode())
+        console.print_figures(figures, detector, found)
+    _refuse_if_none_usable(len(found.results), found.picture_failures)
 
 
 @app.command("info")
@@ -193,44 +235,23 @@ def info_command(
     json_: Annotated[bool, typer.Option("--json", help="the whole manifest")] = False,
 ) -> None:
     """Say what a bundle holds."""
+    from fapm import bundle
+    from fapm.detector import Detector
+
     manifest = bundle.describe(model)
     if json_:
         print(json.dumps(manifest, indent=2))
         return
-    for name, value in _facts(model, manifest, Detector.load(model)):
-        print(f"{name:<12}{value}")
-
-
-def _facts(
-    path: Path, manifest: Mapping[str, Any], detector: Detector
-) -> Iterator[tuple[str, str]]:
-    encoder, levels = manifest["encoder"], manifest["calibration"]
-    yield "bundle", f"{path}, {_megabytes(path)}, fapm {manifest['versions']['fapm']}"
-    yield "encoder", f"{encoder['name']}, layers {', '.join(encoder['layers'])}"
-    yield "weights", f"sha256 {encoder['sha256']}"
-    yield "frames", f"{encoder['input_size']} x {encoder['input_size']} pixels"
-    for layer in manifest["layers"]:
-        yield (
-            "memory",
-            f"{layer['keys']:,} keys of {layer['vectors']:,} vectors, "
-            + (f"{layer['channels']} channels, {layer['height']} x {layer['width']} cells"),
-        )
-    yield "pictures", f"{len(manifest['pictures'])}, {len(manifest['skipped'])} left out"
-    if levels["threshold"] is not None:
-        yield "threshold", f"{levels['threshold']:.4g}"
-        yield "unsure from", f"{levels['unsure_threshold']:.4g}"
-    for name, value in manifest["config"].items():
-        yield "config", f"{name} = {json.dumps(value)}"
-    for note in detector.notes_:
-        yield "note", note
+    console.print_facts(console.bundle_facts(model, manifest, Detector.load(model).notes_))
 
 
 @app.command("doctor")
 @one_line_errors
 def doctor_command() -> None:
     """Say what this machine offers."""
-    for name, value in doctor.examine():
-        print(f"{name:<12}{value}")
+    from fapm import doctor
+
+    console.print_facts(doctor.examine())
 
 
 @app.command("demo")
@@ -244,11 +265,13 @@ def demo_command(
     quiet: Quiet = False,
 ) -> None:
     """Find broken solar cells: fit, inspect and report on real pictures."""
+    from fapm.evaluation import evaluate, judge
+
     cells = demo.load_solar_cells(config.seed)
     make_directory(output)
     detector, seconds = _fit(cells.train, config, images.MAX_PIXELS, quiet)
     detector.save(output / "solar-cells.fapm")
-    with _progress(quiet) as advance:
+    with console.progress(quiet) as advance:
         found = evaluate(
             detector,
             cells.samples,
@@ -256,10 +279,12 @@ def demo_command(
             progress=lambda done, total: advance("inspect", done, total),
         )
     bundle_bytes = (output / "solar-cells.fapm").stat().st_size
-    figures = _figures("solar cells", detector, found, seconds, bundle_bytes)
+    figures = sinks.figures("solar cells", detector, found, seconds, bundle_bytes)
     summary = {"data set": "ELPV monocrystalline solar cells (CC BY-NC-SA 4.0)"}
-    _write_report(output, "FAPM on solar cells", detector, found, summary, (), cells.test)
-    _print_figures(figures, detector, found, None, quiet)
+    _write_report(
+        output, "FAPM on solar cells", detector, found, summary, (), quiet, pictures=cells.test
+    )
+    console.print_figures(figures, detector, found)
     kept = demo.first_defects(found.samples)
     part = judge(detector, [found.samples[i] for i in kept], [found.results[i] for i in kept], None)
     if part.image and part.counts:
@@ -271,70 +296,47 @@ def demo_command(
 
 
 def _fit(pictures: Any, config: Config, max_pixels: int, quiet: bool) -> tuple[Detector, float]:
+    from fapm.detector import Detector
+
     detector = Detector(config, max_pixels=max_pixels)
     started = time.perf_counter()
-    with _progress(quiet) as advance:
+    with console.progress(quiet) as advance:
         detector.fit(pictures, progress=advance)
     seconds = time.perf_counter() - started
     for note in detector.notes_:
-        _remark(quiet, f"note: {note}")
+        console.remark(quiet, f"note: {note}")
     return detector, seconds
 
 
-def _figures(
-    name: str, detector: Detector, found: Evaluation, fit_seconds: float | None, bundle_bytes: int
-) -> dict[str, Any]:
-    verdicts = Counter(r.verdict for r in found.results if isinstance(r, Prediction))
-    counts = found.counts
-    return {
-        "dataset": name,
-        **found.summary(),
-        "threshold": sinks.finite(detector.threshold_),
-        "caught": counts and counts.true_positives,
-        "missed": counts and counts.false_negatives,
-        "false_alarms": counts and counts.false_positives,
-        "passed": counts and counts.true_negatives,
-        "verdicts": {verdict: verdicts[verdict] for verdict in ("good", "unsure", "defect")},
-        "failed": [{"source": f.source, "error": f.error} for f in found.failures],
-        "fit_seconds": fit_seconds,
-        "inspect_ms_median": found.inspect_ms_median,
-        "keys": sum(len(bank.keys) for bank in detector.fitted_.banks),
-        "bundle_bytes": bundle_bytes,
-        "config": detector.config.model_dump(mode="json"),
-    }
-
-
-def _print_figures(
-    figures: dict[str, Any],
-    detector: Detector,
-    found: Evaluation,
-    json_target: str | None,
-    quiet: bool,
+def _check_inspect_outputs(
+    jsonl: str | None,
+    csv: str | None,
+    overlays: Path | None,
+    report: Path | None,
+    paths: Sequence[Path],
 ) -> None:
-    if json_target == "-":
-        print(json.dumps(figures))
-        return
-    if json_target is not None:
-        with replaced_when_complete(Path(json_target)) as file:
-            file.write((json.dumps(figures, indent=2) + "\n").encode())
-    for failure in found.failures:
-        _remark(quiet, f"failed: {failure.error}")
-    names = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro")
-    for name in names:
-        value = figures[name]
-        print(f"{name.replace('_', ' '):<14}{'-' if value is None else f'{value:.4f}'}")
-    print(f"threshold     {detector.threshold_:.4g} "
-          f"(false-positive rate {100 * detector.config.false_positive_rate:g} %)")  # fmt: skip
-    if counts := found.counts:
-        unsure = [s.label for s, r in zip(found.samples, found.results, strict=True)
-                  if isinstance(r, Prediction) and r.verdict == "unsure"]  # fmt: skip
-        print(f"caught        {counts.true_positives} of {counts.defects} defects, missed "
-              f"{counts.false_negatives} (of them {unsure.count(1)} unsure)")  # fmt: skip
-        print(f"false alarms  {counts.false_positives} of {counts.good} good parts "
-              f"(and {unsure.count(0)} unsure)")  # fmt: skip
-    if figures["fit_seconds"] is not None:
-        print(f"fit           {_fit_facts(detector, figures['fit_seconds'])}")
-    print(f"inspect       {figures['inspect_ms_median']:.1f} ms a picture, from file to verdict")
+    """Before the first picture: an hour's results must not be lost to a typing mistake."""
+    if jsonl == csv and jsonl is not None:
+        raise OutputError(f"--jsonl and --csv both go to {jsonl}; name another file for one")
+    for target in (jsonl, csv):
+        if target not in (None, "-"):
+            sinks.refuse_unwritable(Path(target))
+    if overlays is not None:
+        make_directory(overlays)
+        if any(path.parent.samefile(overlays) for path in paths):
+            raise OutputError(
+                f"{overlays}: holds pictures to inspect, which overlays could replace; "
+                "name another folder with --overlays"
+            )
+    if report is not None:
+        make_directory(report)
+
+
+def _refuse_if_none_usable(count: int, failures: Sequence[Failure]) -> None:
+    if len(failures) == count:
+        raise ImageError(
+            f"none of {console.pictures(count)} could be inspected; the first: {failures[0].error}"
+        )
 
 
 def _write_report(
@@ -344,28 +346,25 @@ def _write_report(
     found: Evaluation,
     summary: dict[str, str],
     notes: tuple[str, ...],
+    quiet: bool,
+    *,
     pictures: Any = None,
 ) -> None:
-    make_directory(folder)
+    from fapm.reports.compose import compose
+
     config = detector.config
     facts = {
         **summary,
         "encoder": f"{config.encoder}, {config.input_size} px",
         "memory": f"{sum(len(b.keys) for b in detector.fitted_.banks):,} keys from "
-        f"{len(detector.fitted_.pictures)} good pictures, sampling {config.sampling}",
+        f"{console.pictures(len(detector.fitted_.pictures), 'good ')}, sampling {config.sampling}",
         "false-positive rate": f"{100 * config.false_positive_rate:g} % asked for",
     }
     page = folder / "report.html"
     write_report(
         page, compose(title, detector, found, summary=facts, notes=notes, pictures=pictures)
     )
-    _console.print(f"report: {page}")
-
-
-def _fit_facts(detector: Detector, seconds: float) -> str:
-    fitted = detector.fitted_
-    keys = sum(len(bank.keys) for bank in fitted.banks)
-    return f"{len(fitted.pictures)} good pictures, {keys:,} keys, {seconds:.1f} s"
+    console.remark(quiet, f"report: {page}")
 
 
 def _bundle_bytes(detector: Detector) -> int:
@@ -373,35 +372,3 @@ def _bundle_bytes(detector: Detector) -> int:
         path = Path(folder, "bundle.fapm")
         detector.save(path)
         return path.stat().st_size
-
-
-def _print_result(result: Prediction | Failure) -> None:
-    if isinstance(result, Failure):
-        print(f"{'failed':<8}{'':>10}  {result.error}")
-        return
-    print(f"{result.verdict:<8}{result.score:>10.4g}  {result.source}")
-
-
-def _remark(quiet: bool, line: str) -> None:
-    if line and not quiet:
-        _console.print(line, markup=False)
-
-
-def _megabytes(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.1f} MB"
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage, on a terminal only."""
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=_console, transient=True, disable=quiet) as progress:
-        tasks: dict[str, Any] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done, total=total)
-
-        yield advance

@@ -99,8 +99,11 @@ class Config(BaseModel):
     false_positive_rate: float = Field(
         0.01, gt=0, lt=0.5, description="share of good parts allowed above the threshold"
     )
-    unsure_rate: float = Field(
-        0.05, gt=0, lt=0.5, description="share of good parts allowed to be at least unsure"
+    unsure_rate: float | None = Field(
+        None,
+        gt=0,
+        lt=0.5,
+        description="share of good parts allowed to be at least unsure; default: five times that",
     )
     thumbnails: bool = Field(
         True, description="small pictures of the normals travel in the bundle, for comparison"
@@ -116,7 +119,7 @@ class Config(BaseModel):
     def _check_contradictions(self) -> Config:
         if self.crop is not None and self.crop > self.resize:
             raise ValueError(f"crop: {self.crop} is larger than resize {self.resize}")
-        if self.unsure_rate < self.false_positive_rate:
+        if self.unsure_rate is not None and self.unsure_rate < self.false_positive_rate:
             raise ValueError(
                 f"unsure_rate: {self.unsure_rate} is below false_positive_rate "
                 f"{self.false_positive_rate}; the unsure band lies below the threshold"
@@ -138,6 +141,11 @@ class Config(BaseModel):
     def map_sigma(self) -> float:
         """Gaussian sigma in pixels of the encoder's frame."""
         return self.sigma * self.input_size / 224
+
+    @property
+    def alert_rate(self) -> float:
+        """Share of good parts allowed to be at least unsure."""
+        return self.unsure_rate or min(5 * self.false_positive_rate, 0.5)
 
     @classmethod
     def create(cls, preset: str = "fast", **overrides: Any) -> Config:

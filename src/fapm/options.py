@@ -55,7 +55,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         except FapmError as error:
             print(f"fapm: {error}", file=sys.stderr)
         except KeyboardInterrupt:
-            print("fapm: interrupted; nothing was written", file=sys.stderr)
+            print("fapm: interrupted; no unfinished file is left behind", file=sys.stderr)
         else:
             return
         raise typer.Exit(2)
@@ -72,9 +72,8 @@ def _knob(name: str) -> inspect.Parameter:
     names = [f"--{flag}/--no-{flag}"] if kind is bool else [f"--{flag}"]
     option = typer.Option(
         *names,
-        help=field.description,
+        help=f"{field.description}{_default(field.default)}",
         show_default=False,
-        rich_help_panel="Knobs (default: the preset's)",
         metavar="|".join(choices) or None,
     )
     return inspect.Parameter(
@@ -83,6 +82,14 @@ def _knob(name: str) -> inspect.Parameter:
         default=None,
         annotation=Annotated[_option_type(kind), option],
     )
+
+
+def _default(value: object) -> str:
+    """What to read behind a knob's description; one without a value tells its default itself."""
+    if value is None or value == ():
+        return ""
+    shown = ("off", "on")[value] if isinstance(value, bool) else value
+    return f" [fast: {shown}]"
 
 
 def _option_type(kind: Any) -> Any:

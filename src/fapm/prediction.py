@@ -131,13 +131,16 @@ class Prediction:
     def regions(self) -> tuple[Region, ...]:
         """Where the anomaly map is above its threshold; the region with the highest peak first."""
         above = (self.anomaly_map > self.map_threshold).astype(np.uint8)
-        contours, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        count, numbers, boxes, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
         regions = []
-        for contour in contours:
-            x, y, width, height = cv2.boundingRect(contour)
-            inside = np.zeros((height, width), np.uint8)
-            cv2.drawContours(inside, [contour], -1, 1, cv2.FILLED, offset=(-x, -y))
-            values = self.anomaly_map[y : y + height, x : x + width][inside > 0]
-            outline = contour.reshape(-1, 2).astype(np.int32)
-            regions.append(Region(x, y, width, height, len(values), float(values.max()), outline))
+        for number in range(1, count):
+            x, y, width, height, area = map(int, boxes[number])
+            window = np.s_[y : y + height, x : x + width]
+            inside = numbers[window] == number
+            outlines, _ = cv2.findContours(
+                inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y)
+            )
+            peak = float(self.anomaly_map[window][inside].max())
+            outline = outlines[0].reshape(-1, 2).astype(np.int32)
+            regions.append(Region(x, y, width, height, area, peak, outline))
         return tuple(sorted(regions, key=lambda region: -region.peak))

@@ -1,24 +1,34 @@
-"""Where inspection results go: JSON lines, CSV, overlay pictures."""
+"""Where results go: JSON, JSON lines, CSV, overlay pictures."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from fapm import images
+from fapm.calibration import Verdict
+from fapm.errors import OutputError
 from fapm.files import make_directory, replaced_when_complete
 from fapm.prediction import Failure, Prediction
 from fapm.reports.heatmap import overlay
 
-_COLUMNS = ("source", "verdict", "score", "percentile", "threshold", "regions", "compared_with")
+if TYPE_CHECKING:
+    from fapm.detector import Detector
+    from fapm.evaluation import Evaluation
 
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+_COLUMNS = ("source", "verdict", "score", "percentile", "threshold", "regions", "compared_with")
 
 # Takes results one by one.
 Sink: TypeAlias = "Callable[[Prediction | Failure], None]"
@@ -58,6 +68,48 @@ def record(result: Prediction | Failure) -> dict[str, Any]:
     }
 
 
+def figures(
+    name: str, detector: Detector, found: Evaluation, fit_seconds: float | None, bundle_bytes: int
+) -> dict[str, Any]:
+    """An evaluation as plain JSON: null where labels or masks are missing."""
+    verdicts = Counter(r.verdict for r in found.results if isinstance(r, Prediction))
+    counts = found.counts
+    return {
+        "dataset": name,
+        **found.summary(),
+        "threshold": finite(detector.threshold_),
+        "caught": counts and counts.true_positives,
+        "missed": counts and counts.false_negatives,
+        "false_alarms": counts and counts.false_positives,
+        "passed": counts and counts.true_negatives,
+        "verdicts": {verdict: verdicts[verdict] for verdict in VERDICTS},
+        "failed": [{"source": f.source, "error": f.error} for f in found.failures],
+        "fit_seconds": fit_seconds,
+        "inspect_ms_median": found.inspect_ms_median,
+        "keys": sum(len(bank.keys) for bank in detector.fitted_.banks),
+        "bundle_bytes": bundle_bytes,
+        "config": detector.config.model_dump(mode="json"),
+    }
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Say now, not after the work, that a file cannot be written.
+
+    Raises
+    ------
+    OutputError
+        Its directory is missing or may not be written to, or it is there and not a regular file.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: no such directory: {path.parent}")
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot write: is a directory; name a file in it")
+    if path.exists() and not path.is_file():  # a device or pipe would be replaced by a file
+        raise OutputError(f"{path}: cannot write: not a regular file")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: cannot write: no permission to write in {path.parent}")
+
+
 @contextmanager
 def json_lines(target: str) -> Iterator[Sink]:
     """One JSON object a line, into a file that appears when complete, or to stdout for ``-``."""
@@ -75,7 +127,7 @@ def json_lines(target: str) -> Iterator[Sink]:
 def csv_table(target: str) -> Iterator[Sink]:
     """A row a picture, into a file that appears when complete, or to stdout for ``-``."""
     with _text(target) as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow((*_COLUMNS, "error"))
 
         def write(result: Prediction | Failure) -> None:
@@ -119,14 +171,14 @@ def _text(target: str) -> Iterator[TextIOWrapper | Any]:
 
 
 def _free_name(source: Path, taken: set[str]) -> str:
-    """Pictures of the same name in several folders get their folder's name in front."""
-    name = f"{source.stem}.png"
-    for parent in source.parents:
-        if name not in taken:
-            break
-        name = f"{parent.name}_{name}"
+    """Pictures of the same name get their folder's name in front, or else a number behind."""
+    stem = source.stem
+    names = itertools.chain(
+        (stem, f"{source.parent.name}_{stem}"), (f"{stem}_{n}" for n in itertools.count(2))
+    )
+    name = next(name for name in names if name not in taken)
     taken.add(name)
-    return name
+    return f"{name}.png"
 
 
 def finite(value: float) -> float | None:

@@ -180,9 +180,13 @@ def pairwise_squared(queries: Tensor, keys: Tensor) -> Tensor:
     """Squared Euclidean distances ``[Q, k]`` of ``queries [Q, C]`` to ``keys [k, C]``.
 
     Both are moved by the keys' mean first: distances stay, norms shrink, and
-    ``|q|^2 + |k|^2 - 2qk`` keeps its digits where a query lies close to a key.
+    ``|q|^2 + |k|^2 - 2qk`` keeps its digits where a query lies close to a key. What is left of a
+    distance by rounding alone is 0: a picture equals its copy.
     """
     centre = keys.mean(dim=0)
     queries, keys = queries - centre, keys - centre
-    squared = torch.addmm(keys.square().sum(dim=1), queries, keys.T, alpha=-2)
-    return (squared + queries.square().sum(dim=1, keepdim=True)).clamp_(min=0)
+    query_squares = queries.square().sum(dim=1, keepdim=True)  # [Q, 1]
+    key_squares = keys.square().sum(dim=1)  # [k]
+    squared = torch.addmm(key_squares, queries, keys.T, alpha=-2).add_(query_squares)
+    noise = coreset.ROUNDINGS * torch.finfo(squared.dtype).eps * (query_squares + key_squares.max())
+    return squared.masked_fill_(squared < noise, 0)

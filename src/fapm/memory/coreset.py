@@ -14,6 +14,10 @@ from torch import Tensor
 # vectors costs little, few enough that little is chosen in vain.
 _CHUNK = 32
 
+# A squared distance of fewer than this many roundings of the largest squared norm is none: the
+# vectors are equal.
+ROUNDINGS = 8
+
 # Bounds of equal-radius sampling: every patch keeps at least this many keys ...
 MIN_KEYS = 4
 # ... and at most this share of its vectors.
@@ -66,6 +70,7 @@ class GreedyCoreset:
         # norms, so that |a|^2 + |b|^2 - 2ab loses fewer digits.
         vectors = vectors - vectors.mean(dim=0)
         squares = vectors.square().sum(dim=1)  # [M]
+        noise = ROUNDINGS * torch.finfo(squares.dtype).eps * float(squares.max())
         if not self.indices:
             self._nearest = torch.full_like(squares, math.inf)
         following = int(self._nearest.argmax()) if self.indices else 0
@@ -76,7 +81,7 @@ class GreedyCoreset:
             self._nearest[following] = 0  # exact where rounding left a residue
             self.indices.append(following)
             farthest, index = self._nearest.max(dim=0)
-            self.radii.append(math.sqrt(max(0.0, float(farthest))))
+            self.radii.append(math.sqrt(float(farthest)) if float(farthest) > noise else 0.0)
             following = int(index)
 
 
@@ -90,7 +95,7 @@ def distance_score(radius: float) -> float:
 
 def key_count(ratio: float, vectors: int) -> int:
     """``ceil(ratio * vectors)``, safe against the ratio's binary rounding (0.1 * 30 is not 3)."""
-    return math.ceil(ratio * vectors - 1e-9)
+    return max(1, math.ceil(ratio * vectors - 1e-9))
 
 
 def median_radius(coresets: Sequence[GreedyCoreset]) -> float:

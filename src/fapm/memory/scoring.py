@@ -56,7 +56,8 @@ def fill_ranks(distances: Tensor) -> Tensor:
     A patch may have fewer keys than ``b``; one without any (possible in leave-one-out only)
     counts as distance 0, since nothing is known there.
     """
-    known = torch.where(distances.isfinite(), distances, 0.0)
+    # NaN stays: what a broken encoder gives must not pass for normal.
+    known = torch.where(distances.isposinf(), 0.0, distances)
     return known.cummax(dim=-1).values
 
 

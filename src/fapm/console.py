@@ -1,0 +1,135 @@
+"""What the command line says: results on stdout, progress and remarks on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fapm.prediction import Failure, Prediction
+
+if TYPE_CHECKING:
+    from fapm.detector import Detector
+    from fapm.evaluation import Evaluation
+
+_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_METRICS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro")
+
+
+def remark(quiet: bool, line: str) -> None:
+    """A line for people, unless there is nothing to say or nobody wants to hear it."""
+    if line and not quiet:
+        _stderr.print(line, markup=False)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage, on a terminal only."""
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    disable = quiet or not _stderr.is_terminal
+    with Progress(*columns, console=_stderr, transient=True, disable=disable) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield advance
+
+
+def print_result(result: Prediction | Failure) -> None:
+    """Verdict, score and picture."""
+    if isinstance(result, Failure):
+        print(f"{'failed':<8}{'':>10}  {result.error}")
+        return
+    print(f"{result.verdict:<8}{result.score:>10.4g}  {result.source}")
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Names and values, a line each."""
+    lines = list(facts)
+    width = max(len(name) for name, _ in lines) + 2
+    for name, value in lines:
+        print(f"{name:<{width}}{value}")
+
+
+def print_figures(figures: Mapping[str, Any], detector: Detector, found: Evaluation) -> None:
+    """What an evaluation found, as a table."""
+    facts = [(name.replace("_", " "), _four_digits(figures[name])) for name in _METRICS]
+    facts.append(("threshold", _threshold(detector)))
+    if counts := found.counts:
+        unsure = [s.label for s, r in zip(found.samples, found.results, strict=True)
+                  if isinstance(r, Prediction) and r.verdict == "unsure"]  # fmt: skip
+        facts += [
+            ("caught", f"{counts.true_positives} of {counts.defects} defects, missed "
+                       f"{counts.false_negatives} (of them {unsure.count(1)} unsure)"),
+            ("false alarms", f"{counts.false_positives} of {counts.good} good parts "
+                             f"(and {unsure.count(0)} unsure)"),
+        ]  # fmt: skip
+    if figures["fit_seconds"] is not None:
+        facts.append(("fit", fit_facts(detector, figures["fit_seconds"])))
+    if found.inspect_ms_median is not None:
+        milliseconds = f"{found.inspect_ms_median:.1f} ms a picture, from file to verdict"
+        facts.append(("inspect", milliseconds))
+    print_facts(facts)
+
+
+def bundle_facts(
+    path: Path, manifest: Mapping[str, Any], notes: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """What a bundle holds."""
+    encoder, levels = manifest["encoder"], manifest["calibration"]
+    yield "bundle", f"{path}, {megabytes(path)}, fapm {manifest['versions']['fapm']}"
+    yield "encoder", f"{encoder['name']}, layers {', '.join(encoder['layers'])}"
+    yield "weights", f"sha256 {encoder['sha256']}"
+    yield "frames", f"{encoder['input_size']} x {encoder['input_size']} pixels"
+    for layer in manifest["layers"]:
+        yield (
+            "memory",
+            f"{layer['keys']:,} keys of {layer['vectors']:,} vectors, "
+            f"{layer['channels']} channels, {layer['height']} x {layer['width']} cells",
+        )
+    yield "pictures", f"{len(manifest['pictures'])}, {len(manifest['skipped'])} left out"
+    if levels["threshold"] is not None:
+        yield "threshold", f"{levels['threshold']:.4g}"
+        yield "unsure from", f"{levels['unsure_threshold']:.4g}"
+    for name, value in manifest["config"].items():
+        yield "config", f"{name} = {json.dumps(value)}"
+    for note in notes:
+        yield "note", note
+
+
+def fit_facts(detector: Detector, seconds: float) -> str:
+    """What a fit took and gave."""
+    fitted = detector.fitted_
+    keys = sum(len(bank.keys) for bank in fitted.banks)
+    return f"{pictures(len(fitted.pictures), 'good ')}, {keys:,} keys, {seconds:.1f} s"
+
+
+def pictures(count: int, kind: str = "") -> str:
+    """``1 picture``, ``2 good pictures``."""
+    return f"{count} {kind}picture{'' if count == 1 else 's'}"
+
+
+def megabytes(path: Path) -> str:
+    """Size of a file."""
+    return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
+def _four_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _threshold(detector: Detector) -> str:
+    if len(detector.fitted_.pictures) == 1:
+        return "- (one good picture gives none)"
+    rate = 100 * detector.config.false_positive_rate
+    return f"{detector.threshold_:.4g} (false-positive rate {rate:g} %)"
