@@ -244,7 +244,7 @@ def test_other_files(path: Path, content: bytes, reason: str) -> None:
 
 
 def test_missing(path: Path) -> None:
-    assert refusal(path) == f"{path}: no such file"
+    assert refusal(path) == f"{path}: no such file; check the path"
     refusal(path.with_name("x" * 300))
 
 

@@ -119,7 +119,7 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """
     try:
         if not path.exists():
-            raise BundleError("no such file")
+            raise BundleError("no such file; check the path")
         if not path.is_file():
             raise BundleError("not a file, so not a fapm bundle")
         with path.open("rb") as file:

@@ -20,7 +20,7 @@ from fapm._version import __version__
 from fapm.config import Config
 from fapm.datasets import LAYOUTS, Sample, list_images, load_dataset
 from fapm.errors import ConfigError, DatasetError, ImageError, OutputError
-from fapm.files import make_directory, replaced_when_complete
+from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
 from fapm.options import config_options, one_line_errors
 from fapm.prediction import Failure, Prediction
 from fapm.reports.html import write_report
@@ -77,7 +77,7 @@ def fit_command(
     """Learn what good parts look like, and write a bundle."""
     from fapm.fitting import training_pictures
 
-    sinks.refuse_unwritable(output)
+    refuse_unwritable(output)
     pictures, message = training_pictures(good)
     console.remark(quiet, message)
     detector, seconds = _fit(pictures, config, max_pixels, quiet)
@@ -190,7 +190,7 @@ def evaluate_command(
     if model is None and not good:
         raise DatasetError(f"{dataset}: no good training pictures; name a bundle with --model")
     if json_ not in (None, "-"):
-        sinks.refuse_unwritable(Path(json_))
+        refuse_unwritable(Path(json_))
     if report is not None:
         make_directory(report)
     console.remark(quiet, data.message)
@@ -320,7 +320,7 @@ def _check_inspect_outputs(
         raise OutputError(f"--jsonl and --csv both go to {jsonl}; name another file for one")
     for target in (jsonl, csv):
         if target not in (None, "-"):
-            sinks.refuse_unwritable(Path(target))
+            refuse_unwritable(Path(target))
     if overlays is not None:
         make_directory(overlays)
         if any(path.parent.samefile(overlays) for path in paths):

@@ -21,8 +21,7 @@ def replaced_when_complete(path: Path) -> Iterator[BinaryIO]:
     OutputError
         It cannot be written. A file that was there before is untouched.
     """
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: no such directory: {path.parent}")
+    refuse_unwritable(path)
     # Not tempfile: its files are for their owner only, and results are there to be passed on.
     unfinished = path.parent / f".fapm-{secrets.token_hex(8)}.tmp"
     try:
@@ -33,7 +32,8 @@ def replaced_when_complete(path: Path) -> Iterator[BinaryIO]:
         unfinished.replace(path)
     except BaseException as error:  # Ctrl-C too
         unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        # A pipe that broke is not this file's fault, though it broke while this was written.
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise OutputError(f"{path}: cannot write: {error.strerror or error}") from error
         raise
 
@@ -50,3 +50,21 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot create: {error.strerror or error}") from error
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Say now, not after the work, that a file cannot be written.
+
+    Raises
+    ------
+    OutputError
+        Its directory is missing or may not be written to, or it is there and not a regular file.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: no such directory: {path.parent}")
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot write: is a directory; name a file in it")
+    if path.exists() and not path.is_file():  # a device or pipe would be replaced by a file
+        raise OutputError(f"{path}: cannot write: not a regular file")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: cannot write: no permission to write in {path.parent}")

@@ -181,7 +181,9 @@ def fit(
     """
     graph = Graph(encoder, config)
     frames: list[Frame] = []
-    skipped: list[Failure] = []
+    skipped: list[Failure] = []  # with full paths, for the error
+    left_out: list[Failure] = []  # with short names, for the bundle
+    names = picture_names(pictures)
 
     def usable() -> Iterator[Frame]:
         def read(numbered: tuple[int, Picture]) -> Frame | Failure:
@@ -195,12 +197,12 @@ def fit(
                 thumbnail=config.thumbnails,
             )
 
-        names = picture_names(pictures)
         for number, frame in enumerate(ordered_map(read, enumerate(pictures))):
             progress("encode", number + 1, len(pictures))
             if isinstance(frame, Failure):
+                skipped.append(frame)
                 error = frame.error.replace(frame.source, names[number])
-                skipped.append(Failure(names[number], error))
+                left_out.append(Failure(names[number], error))
             else:
                 yield replace(frame, name=names[number])
 
@@ -215,7 +217,8 @@ def fit(
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
         if not frames:
             raise ImageError(
-                f"none of {len(skipped)} pictures could be read; the first: {skipped[0].error}"
+                f"none of {len(skipped)} picture{'s' * (len(skipped) > 1)} could be read; "
+                f"the first: {skipped[0].error}"
                 if skipped
                 else "no pictures to fit on"
             )
@@ -253,7 +256,7 @@ def fit(
             for i, frame in enumerate(frames)
             if frame.thumbnail is not None and i in owners
         },
-        skipped=tuple(skipped),
+        skipped=tuple(left_out),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -119,18 +118,20 @@ class Prediction:
     crop: int | None
     comparison: Comparison
 
-    @cached_property
+    @property
     def anomaly_map(self) -> NDArray[np.float32]:
         """Anomaly map in the picture's own geometry, float32 ``[H, W]``, raw.
 
-        0 outside a centre crop, where the encoder saw nothing.
+        0 outside a centre crop, where the encoder saw nothing. Made anew at each access: thousands
+        of predictions of large pictures can be kept.
         """
         return restore_map(self.frame_map, self.height, self.width, self.resize, self.crop)
 
-    @cached_property
+    @property
     def regions(self) -> tuple[Region, ...]:
         """Where the anomaly map is above its threshold; the region with the highest peak first."""
-        above = (self.anomaly_map > self.map_threshold).astype(np.uint8)
+        anomaly_map = self.anomaly_map
+        above = (anomaly_map > self.map_threshold).astype(np.uint8)
         count, numbers, boxes, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
         regions = []
         for number in range(1, count):
@@ -140,7 +141,7 @@ class Prediction:
             outlines, _ = cv2.findContours(
                 inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y)
             )
-            peak = float(self.anomaly_map[window][inside].max())
+            peak = float(anomaly_map[window][inside].max())
             outline = outlines[0].reshape(-1, 2).astype(np.int32)
             regions.append(Region(x, y, width, height, area, peak, outline))
         return tuple(sorted(regions, key=lambda region: -region.peak))

@@ -6,7 +6,6 @@ import csv
 import itertools
 import json
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from fapm import images
 from fapm.calibration import Verdict
-from fapm.errors import OutputError
 from fapm.files import make_directory, replaced_when_complete
 from fapm.prediction import Failure, Prediction
 from fapm.reports.heatmap import overlay
@@ -90,24 +88,6 @@ def figures(
         "bundle_bytes": bundle_bytes,
         "config": detector.config.model_dump(mode="json"),
     }
-
-
-def refuse_unwritable(path: Path) -> None:
-    """Say now, not after the work, that a file cannot be written.
-
-    Raises
-    ------
-    OutputError
-        Its directory is missing or may not be written to, or it is there and not a regular file.
-    """
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: no such directory: {path.parent}")
-    if path.is_dir():
-        raise OutputError(f"{path}: cannot write: is a directory; name a file in it")
-    if path.exists() and not path.is_file():  # a device or pipe would be replaced by a file
-        raise OutputError(f"{path}: cannot write: not a regular file")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: cannot write: no permission to write in {path.parent}")
 
 
 @contextmanager
