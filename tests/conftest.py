@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import parts
-from fapm import cli
+import stripes
+from fapm import Detector, cli
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,27 @@ def fitted(washers: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 @pytest.fixture(scope="session")
 def model(fitted: tuple[Path, Finished]) -> Path:
     return fitted[0]
+
+
+# Detectors of striped parts
+
+
+@pytest.fixture(scope="session")
+def detector() -> Detector:
+    return stripes.fitted(stripes.good_pictures())
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures as files, without loss, and in the order of their names."""
+    folder = tmp_path_factory.mktemp("good")
+    for number, picture in enumerate(stripes.good_pictures()):
+        Image.fromarray(picture).save(folder / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "part.fapm"
+    detector.save(path)
+    return path
