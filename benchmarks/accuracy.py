@@ -31,13 +31,9 @@ SAMPLING = {
 _FINE = ("--layers", "blocks.1,blocks.2,blocks.4")
 PRESETS = {
     "fast": (),
-    "256 px": ("--resize", "256"),
     "three layers": _FINE,
     "accurate (336 px)": ("--preset", "accurate"),
     "336 px, three layers": ("--resize", "336", *_FINE),
-    "336 px, radius 1": ("--resize", "336", "--radius", "1"),
-    "336 px, ratio 0.2": ("--resize", "336", "--ratio", "0.2"),
-    "336 px, grid 14": ("--resize", "336", "--grid", "14"),
 }
 TABLES = {"sampling": SAMPLING, "presets": PRESETS}
 _CHILD = (
