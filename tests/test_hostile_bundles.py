@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,7 @@ MANIFEST: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "a map one cell lower": (("layers", 0, "height"), 7),
     "a map twice as wide": (("layers", 0, "width"), 16),
     "a map of a million rows": (("layers", 0, "height"), 10**6),
+    "a map of more rows than can be counted": (("layers", 0, "height"), 10**30),
     "a map of no cells": (("layers", 0, "height"), 0),
     "a map of negative height": (("layers", 0, "height"), -8),
     "a grid of 0": (("layers", 0, "grid"), 0),
@@ -209,6 +211,34 @@ def test_a_manifest_that_contradicts_the_parts_is_refused(
     for step in place[:-1]:
         inner = inner[step]
     inner[place[-1]] = value
+    refuse(forged, tmp_path / "part.fapm")
+
+
+INFINITE: dict[str, tuple[tuple[str | int, ...], Any]] = {
+    "an infinite unit": (("layers", 0, "distance_unit"), math.inf),
+    "an infinite height": (("layers", 0, "height"), math.inf),
+    "infinite means": (("encoder", "mean"), [math.inf] * 3),
+    "means that are no numbers": (("encoder", "mean"), [math.nan] * 3),
+    "infinite deviations": (("encoder", "std"), [math.inf] * 3),
+    "an infinite threshold": (("calibration", "threshold"), math.inf),
+    "a threshold that is no number": (("calibration", "threshold"), math.nan),
+    "a threshold of maps that is no number": (("calibration", "map_threshold"), math.nan),
+}
+
+
+@pytest.mark.parametrize("forgery", INFINITE)
+def test_numbers_that_json_does_not_have_are_refused(
+    forgery: str, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python reads them from JSON all the same, as it does 1e999."""
+    place, value = INFINITE[forgery]
+    forged = Forgery(bundle)
+    inner: Any = forged.manifest
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    dumps = json.dumps
+    monkeypatch.setattr(json, "dumps", lambda o, **how: dumps(o, **{**how, "allow_nan": True}))
     refuse(forged, tmp_path / "part.fapm")
 
 

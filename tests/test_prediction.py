@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.ndimage
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -131,6 +132,26 @@ def test_a_comparison_names_a_training_picture_and_shows_it(folder: Path) -> Non
         original = np.asarray(Image.open(folder / comparison.picture)).astype(float)
         assert shown.shape == original.shape
         assert np.abs(shown - original).mean() < 10  # it is that picture, but for JPEG
+
+
+def test_a_comparison_is_with_the_key_that_the_farthest_layer_found(detector: Detector) -> None:
+    graph, spec = detector.fitted_.graph, detector.fitted_.encoder.spec
+    layers = set()
+    for seed in range(200, 212):
+        comparison = detector.predict(good(seed)).comparison
+        with torch.inference_mode():
+            scored = graph(torch.from_numpy(good(seed))[None])  # 64 px already
+        layer = int(scored.distances[0].argmax())
+        bank = detector.fitted_.banks[layer]
+        key = int(scored.keys[0, layer])
+        y, x = divmod(int(bank.cells[key]), bank.width)
+        assert comparison.layer == spec.layers[layer]
+        assert comparison.distance == pytest.approx(float(scored.distances[0].max()), rel=1e-5)
+        assert comparison.picture == detector.fitted_.pictures[int(bank.pictures[key])]
+        there = x / bank.width, y / bank.height, 1 / bank.width, 1 / bank.height
+        assert comparison.there == pytest.approx(there)
+        layers.add(layer)
+    assert layers == {0, 1}
 
 
 def test_thumbnails_are_small_and_keep_the_pictures_shape() -> None:
