@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+# First: it has torch's threads wait passively, as long as torch is not imported yet.
+import fapm  # noqa: F401  # isort: skip
+
 import parts
 import stripes
 from fapm import Detector, cli

@@ -70,7 +70,7 @@ def load(path: Path) -> Fitted:
         with torch.inference_mode():
             return _restore(manifest, parts)
     except (
-        AttributeError, KeyError, TypeError, ValueError, RuntimeError, FapmError,
+        AttributeError, KeyError, OverflowError, TypeError, ValueError, RuntimeError, FapmError,
         safetensors.SafetensorError,
     ) as error:  # fmt: skip
         # Every byte has passed its checksum: whoever wrote this file wrote it wrong.
@@ -137,6 +137,7 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     _require(
         (spec.name, spec.input_size) == (config.encoder, config.input_size)
         and len(spec.mean) == len(spec.std) == 3
+        and all(map(math.isfinite, spec.mean + spec.std))
         and min(spec.std) > 0
         and spec.interpolation in get_args(Interpolation),
         "its encoder contradicts its config",
@@ -145,7 +146,9 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
 
     memory = safetensors.torch.load(parts["memory.safetensors"])
     layers = manifest["layers"]
-    banks = tuple(_bank(n, layer, memory, config.grid) for n, layer in enumerate(layers))
+    banks = tuple(
+        _bank(n, layer, memory, config.grid, config.input_size) for n, layer in enumerate(layers)
+    )
     _require(
         memory.keys() == {"scores", *(f"{n}.{t}" for n in range(len(layers)) for t in _BANK)},
         "its memory has tensors that nobody refers to",
@@ -170,10 +173,15 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
 
 
 def _bank(
-    number: int, layer: Mapping[str, Any], memory: Mapping[str, Tensor], grid: int
+    number: int, layer: Mapping[str, Any], memory: Mapping[str, Tensor], grid: int, size: int
 ) -> MemoryBank:
     keys, offsets, pictures, cells, radii = (memory[f"{number}.{tensor}"] for tensor in _BANK)
     height, width, count = int(layer["height"]), int(layer["width"]), int(layer["keys"])
+    # Before anything of that size is made: no encoder has more cells than pixels.
+    _require(
+        0 < height <= size and 0 < width <= size,
+        f"the memory of layer {number} has a map larger than the frame",
+    )
     rows, columns = patch_grid(height, width, grid)
     patches = rows * columns
     _require(
@@ -184,7 +192,7 @@ def _bank(
         and offsets.shape == (patches + 1,)
         and radii.shape == (patches,)
         and layer["grid"] == grid
-        and layer["distance_unit"] > 0
+        and 0 < layer["distance_unit"] < math.inf
         and bool(keys.isfinite().all()),
         f"the memory of layer {number} contradicts itself",
     )
@@ -215,7 +223,10 @@ def _calibration(levels: Mapping[str, Any], scores: Tensor, pictures: int) -> Ca
         and scores.shape == ((pictures,) if pictures > 1 else (0,))
         and bool(scores.isfinite().all())
         and all(isinstance(level, float) for level in (threshold, unsure, cells))
-        and (unsure <= threshold or (pictures == 1 and math.isnan(threshold))),
+        and (
+            (unsure <= threshold and all(map(math.isfinite, (threshold, unsure, cells))))
+            or (pictures == 1 and all(map(math.isnan, (threshold, unsure, cells))))
+        ),
         "its thresholds contradict its scores",
     )
     return Calibration(scores.numpy(), threshold, unsure, cells, bool(levels["extrapolated"]))

@@ -175,7 +175,7 @@ def _from_file(config: Config, file: str) -> Encoder:
         state = timm.models.load_state_dict(file, weights_only=True)
         # What timm itself does to published weights, such as fitting position embeddings.
         adapt = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
-        state = adapt(state, encoder.network) if adapt else state
+        state = adapt(state, whole) if adapt else state
         lacking = [k for k in encoder.network.state_dict() if k not in state and _counts(k)]
         strange = [k for k in state if k not in whole.state_dict()]
         for what, names in (("lacks", lacking), ("has another network's", strange)):
@@ -220,7 +220,7 @@ def _from_hub(config: Config) -> Encoder:
 
 def _hub_answers() -> bool:
     """Whether asking the hub makes sense. Its client retries for a minute where it does not."""
-    if os.environ.get("HF_HUB_OFFLINE"):
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() not in ("", "0", "false", "no", "off"):
         return False
     if getproxies():
         return True  # only the client knows how to ask through a proxy
