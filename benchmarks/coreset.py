@@ -17,7 +17,7 @@ from datetime import date
 
 import torch
 
-from fapm.memory.bank import build_bank
+from fapm.memory.memorise import build_bank
 
 
 def features(pictures: int, channels: int, edge: int) -> torch.Tensor:

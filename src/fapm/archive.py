@@ -32,7 +32,7 @@ from typing import Any, BinaryIO, NamedTuple
 from fapm.errors import BundleError, OutputError
 from fapm.files import replaced_when_complete
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_BYTES = 2**32 - 1  # the reach of a plain ZIP; its 64-bit extension is not needed
 MAX_MANIFEST_BYTES = 64 * 2**20
 MAX_PARTS = 60_000  # a plain ZIP counts its entries in 16 bits
@@ -200,6 +200,11 @@ def _check_manifest(manifest: Mapping[str, Any]) -> dict[str, _Part]:
         raise BundleError(
             f"needs a newer fapm, this one reads format {FORMAT_VERSION}; "
             "upgrade with pip install --upgrade fapm"
+        )
+    if version < FORMAT_VERSION:
+        raise BundleError(
+            f"written by an older fapm (format {version}, this one reads {FORMAT_VERSION}); "
+            "fit it again from its pictures"
         )
     listed = manifest.get("parts")
     if not isinstance(listed, dict) or len(listed) > MAX_PARTS:

@@ -5,35 +5,38 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_args
 
-import cv2
-import numpy
-import PIL
-import safetensors
-import safetensors.torch
-import timm
-import torch
-from torch import Tensor
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
 
 from fapm import archive
 from fapm._version import __version__
 from fapm.calibration import Calibration
 from fapm.config import Config
-from fapm.encoders import Encoder, EncoderSpec
 from fapm.errors import BundleError, FapmError
-from fapm.fitting import Fitted
-from fapm.graph import Graph
+from fapm.fitted import EncoderSpec, Fitted, FrozenEncoder, Precision
 from fapm.images import Interpolation
 from fapm.memory.bank import MemoryBank
-from fapm.memory.patches import patch_grid, patch_of_cell
+from fapm.memory.geometry import patch_grid, patch_of_cell
 from fapm.prediction import Failure
 
 _BANK = ("keys", "offsets", "pictures", "cells", "radii")
-_TENSORS = ("encoder.safetensors", "memory.safetensors")
-_LIBRARIES = (torch, timm, numpy, cv2, PIL, safetensors)
+_MEMORY = "memory.safetensors"
+_ENCODER_FILES = {
+    "fp32": {"encoder.onnx", "encoder.safetensors"},
+    "bf16": {"encoder.onnx"},
+    "int8": {"encoder.bin", "encoder.xml"},
+}
+_LIBRARIES = (
+    "numpy", "openvino", "onnx", "pillow", "opencv-python-headless", "safetensors", "torch", "timm",
+    "nncf",
+)  # fmt: skip
 
 
 def save(fitted: Fitted, path: Path) -> None:
@@ -44,14 +47,13 @@ def save(fitted: Fitted, path: Path) -> None:
     OutputError
         The file cannot be written.
     """
-    encoder = fitted.encoder.weights()
-    memory: dict[str, Tensor] = {"scores": torch.from_numpy(fitted.calibration.scores)}
+    memory: dict[str, NDArray[Any]] = {"scores": fitted.calibration.scores}
     for number, bank in enumerate(fitted.banks):
         for name in _BANK:
-            memory[f"{number}.{name}"] = getattr(bank, name).contiguous()
+            memory[f"{number}.{name}"] = np.ascontiguousarray(getattr(bank, name))
     parts = {
-        "encoder.safetensors": encoder,
-        "memory.safetensors": safetensors.torch.save(memory),
+        **fitted.encoder.files,
+        _MEMORY: safetensors.numpy.save(memory),
         **{f"thumbnails/{i:06d}.jpg": jpeg for i, jpeg in sorted(fitted.thumbnails.items())},
     }
     archive.write_archive(path, _manifest(fitted), parts)
@@ -67,8 +69,7 @@ def load(path: Path) -> Fitted:
     """
     manifest, parts = archive.read_archive(path)
     try:
-        with torch.inference_mode():
-            return _restore(manifest, parts)
+        return _restore(manifest, parts)
     except (
         AttributeError, KeyError, OverflowError, TypeError, ValueError, RuntimeError, FapmError,
         safetensors.SafetensorError,
@@ -88,7 +89,12 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
     return {
         "config": fitted.config.model_dump(mode="json"),
         "seed": fitted.config.seed,
-        "encoder": {**asdict(fitted.encoder.spec), "sha256": fitted.encoder.digest()},
+        "encoder": {
+            **asdict(fitted.encoder.spec),
+            "precision": fitted.encoder.precision,
+            "shapes": [list(shape) for shape in fitted.encoder.shapes],
+            "sha256": _digest(fitted.encoder.files),
+        },
         "layers": [
             {
                 "height": bank.height,
@@ -109,10 +115,8 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
         },
         "pictures": list(fitted.pictures),
         "skipped": [asdict(failure) for failure in fitted.skipped],
-        "versions": {
-            "fapm": __version__,
-            **{library.__name__: str(library.__version__) for library in _LIBRARIES},
-        },
+        "remarks": list(fitted.remarks),
+        "versions": {"fapm": __version__, **_versions()},
     }
 
 
@@ -121,11 +125,18 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     pictures = _texts(manifest["pictures"])
     thumbnails = {f"thumbnails/{i:06d}.jpg": i for i in range(len(pictures))}
     _require(bool(pictures), "it has no pictures")
-    _require(parts.keys() <= {*_TENSORS, *thumbnails}, "it has parts that nobody refers to")
-
     described = dict(manifest["encoder"])
-    digest = hashlib.sha256(parts["encoder.safetensors"]).hexdigest()
-    _require(described.pop("sha256") == digest, "its encoder is not the one it was fitted with")
+    precision, shapes = described.pop("precision"), described.pop("shapes")
+    _require(precision in get_args(Precision), f"its precision {precision!r} is unknown")
+    names = _ENCODER_FILES[precision]
+    _require(
+        parts.keys() - thumbnails.keys() == {*names, _MEMORY},
+        "it has parts that nobody refers to, or lacks some",
+    )
+    files = {name: parts[name] for name in sorted(names)}
+    _require(
+        described.pop("sha256") == _digest(files), "its encoder is not the one it was fitted with"
+    )
     spec = EncoderSpec(
         **{
             **described,
@@ -136,15 +147,18 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     )
     _require(
         (spec.name, spec.input_size) == (config.encoder, config.input_size)
+        and config.precision in ("auto", precision)
         and len(spec.mean) == len(spec.std) == 3
         and all(map(math.isfinite, spec.mean + spec.std))
         and min(spec.std) > 0
-        and spec.interpolation in get_args(Interpolation),
+        and spec.interpolation in get_args(Interpolation)
+        and len(shapes) == len(spec.layers)
+        and all(len(s) == 3 and all(isinstance(n, int) and n > 0 for n in s) for s in shapes),
         "its encoder contradicts its config",
     )
-    encoder = Encoder.restore(spec, parts["encoder.safetensors"])
+    encoder = FrozenEncoder(spec, precision, tuple(map(tuple, shapes)), files)
 
-    memory = safetensors.torch.load(parts["memory.safetensors"])
+    memory = safetensors.numpy.load(parts[_MEMORY])
     layers = manifest["layers"]
     banks = tuple(
         _bank(n, layer, memory, config.grid, config.input_size) for n, layer in enumerate(layers)
@@ -155,10 +169,8 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     )
     for bank in banks:
         _require(int(bank.pictures.max()) < len(pictures), "its memory has keys of no picture")
-    frame = torch.zeros(1, spec.input_size, spec.input_size, 3, dtype=torch.uint8)
-    shapes = [tuple(f.shape[1:]) for f in Graph(encoder, config).features(frame)]
     _require(
-        shapes == [(b.keys.shape[1], b.height, b.width) for b in banks],
+        _memorised(encoder, config) == [(b.keys.shape[1], b.height, b.width) for b in banks],
         "its memory does not fit its encoder",
     )
     return Fitted(
@@ -168,12 +180,21 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         calibration=_calibration(manifest["calibration"], memory["scores"], len(pictures)),
         pictures=pictures,
         thumbnails={thumbnails[name]: parts[name] for name in thumbnails if name in parts},
-        skipped=tuple(Failure(**failure) for failure in manifest["skipped"]),
+        skipped=tuple(_failure(failure) for failure in manifest["skipped"]),
+        remarks=_texts(manifest["remarks"]),
     )
 
 
+def _memorised(encoder: FrozenEncoder, config: Config) -> list[tuple[int, int, int]]:
+    """Per memory bank ``C, H, W`` of the features it should hold."""
+    if config.layer_wise:
+        return list(encoder.shapes)
+    height, width = max((s[1:] for s in encoder.shapes), key=lambda size: size[0] * size[1])
+    return [(sum(s[0] for s in encoder.shapes), height, width)]
+
+
 def _bank(
-    number: int, layer: Mapping[str, Any], memory: Mapping[str, Tensor], grid: int, size: int
+    number: int, layer: Mapping[str, Any], memory: Mapping[str, NDArray[Any]], grid: int, size: int
 ) -> MemoryBank:
     keys, offsets, pictures, cells, radii = (memory[f"{number}.{tensor}"] for tensor in _BANK)
     height, width, count = int(layer["height"]), int(layer["width"]), int(layer["keys"])
@@ -185,43 +206,43 @@ def _bank(
     rows, columns = patch_grid(height, width, grid)
     patches = rows * columns
     _require(
-        keys.dtype == radii.dtype == torch.float32
-        and offsets.dtype == pictures.dtype == cells.dtype == torch.int64
+        keys.dtype == radii.dtype == np.float32
+        and offsets.dtype == pictures.dtype == cells.dtype == np.int64
         and keys.shape == (count, layer["channels"])
         and pictures.shape == cells.shape == (count,)
         and offsets.shape == (patches + 1,)
         and radii.shape == (patches,)
         and layer["grid"] == grid
         and 0 < layer["distance_unit"] < math.inf
-        and bool(keys.isfinite().all()),
+        and bool(np.isfinite(keys).all()),
         f"the memory of layer {number} contradicts itself",
     )
     _require(
         int(offsets[0]) == 0
         and int(offsets[-1]) == count
-        and bool((offsets.diff() > 0).all())
+        and bool((np.diff(offsets) > 0).all())
         and int(pictures.min()) >= 0
         and 0 <= int(cells.min()) <= int(cells.max()) < height * width,
         f"the memory of layer {number} contradicts itself",
     )
-    owners = torch.arange(patches).repeat_interleave(offsets.diff())
+    owners = np.repeat(np.arange(patches), np.diff(offsets))
     _require(
-        torch.equal(patch_of_cell(height, width, grid).flatten()[cells], owners),
+        np.array_equal(patch_of_cell(height, width, grid).ravel()[cells], owners),
         f"the memory of layer {number} has keys in patches that are not theirs",
     )
     unit = float(layer["distance_unit"])
     return MemoryBank(keys, offsets, pictures, cells, radii, unit, height, width, grid)
 
 
-def _calibration(levels: Mapping[str, Any], scores: Tensor, pictures: int) -> Calibration:
+def _calibration(levels: Mapping[str, Any], scores: NDArray[Any], pictures: int) -> Calibration:
     threshold, unsure, cells = (
         math.nan if levels[name] is None else levels[name]
         for name in ("threshold", "unsure_threshold", "map_threshold")
     )
     _require(
-        scores.dtype == torch.float64
+        scores.dtype == np.float64
         and scores.shape == ((pictures,) if pictures > 1 else (0,))
-        and bool(scores.isfinite().all())
+        and bool(np.isfinite(scores).all())
         and all(isinstance(level, float) for level in (threshold, unsure, cells))
         and (
             (unsure <= threshold and all(map(math.isfinite, (threshold, unsure, cells))))
@@ -229,7 +250,29 @@ def _calibration(levels: Mapping[str, Any], scores: Tensor, pictures: int) -> Ca
         ),
         "its thresholds contradict its scores",
     )
-    return Calibration(scores.numpy(), threshold, unsure, cells, bool(levels["extrapolated"]))
+    return Calibration(scores, threshold, unsure, cells, bool(levels["extrapolated"]))
+
+
+def _failure(described: Any) -> Failure:
+    source, error = _texts([described["source"], described["error"]])
+    return Failure(source, error)
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    """sha256 over the encoder's files, in hexadecimal."""
+    whole = hashlib.sha256()
+    for name in sorted(files):
+        whole.update(hashlib.sha256(files[name]).digest())
+    return whole.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the libraries that are here; some are needed for fit alone."""
+    found = {}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _texts(values: Any) -> tuple[str, ...]:

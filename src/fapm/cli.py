@@ -19,9 +19,10 @@ from fapm import console, demo, images, sinks
 from fapm._version import __version__
 from fapm.config import Config
 from fapm.datasets import LAYOUTS, Sample, list_images, load_dataset
+from fapm.engines import Runtime
 from fapm.errors import ConfigError, DatasetError, ImageError, OutputError
 from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
-from fapm.options import config_options, one_line_errors
+from fapm.options import config_options, one_line_errors, runtime_options
 from fapm.prediction import Failure, Prediction
 from fapm.reports.html import write_report
 
@@ -67,20 +68,22 @@ def _version(
 @app.command("fit")
 @one_line_errors
 @config_options
+@runtime_options
 def fit_command(
     good: Annotated[list[Path], typer.Argument(help="folders or pictures of good parts")],
     output: Annotated[Path, typer.Option("--output", "-o", help="the bundle to write")],
     config: Config,
+    runtime: Runtime,
     max_pixels: MaxPixels = images.MAX_PIXELS,
     quiet: Quiet = False,
 ) -> None:
     """Learn what good parts look like, and write a bundle."""
-    from fapm.fitting import training_pictures
+    from fapm.frames import training_pictures
 
     refuse_unwritable(output)
     pictures, message = training_pictures(good)
     console.remark(quiet, message)
-    detector, seconds = _fit(pictures, config, max_pixels, quiet)
+    detector, seconds = _fit(pictures, config, runtime, max_pixels, quiet)
     detector.save(output)
     facts = f"{console.fit_facts(detector, seconds)}, {console.megabytes(output)}"
     console.remark(quiet, facts)
@@ -89,9 +92,14 @@ def fit_command(
 
 @app.command("inspect")
 @one_line_errors
+@runtime_options
 def inspect_command(
     source: Annotated[list[Path], typer.Argument(help="folders or pictures to inspect")],
     model: Model,
+    runtime: Runtime,
+    precision: Annotated[
+        str, typer.Option(help="auto, or what the bundle must have been fitted with")
+    ] = "auto",
     jsonl: Annotated[str | None, typer.Option(help="JSON lines file, - for stdout")] = None,
     csv: Annotated[str | None, typer.Option(help="CSV file, - for stdout")] = None,
     overlays: Annotated[Path | None, typer.Option(help="folder for heatmap pictures")] = None,
@@ -111,7 +119,8 @@ def inspect_command(
     _check_inspect_outputs(jsonl, csv, overlays, report, paths)
     from fapm.detector import Detector
 
-    detector = Detector.load(model, max_pixels=max_pixels)
+    detector = Detector.load(model, precision=precision, runtime=runtime, max_pixels=max_pixels)
+    _ = detector.engine_  # a runtime that cannot be had is refused before the first picture
     verdicts: Counter[str] = Counter()
     failures: list[Failure] = []
     kept: list[Prediction | Failure] = []
@@ -162,9 +171,11 @@ def inspect_command(
 @app.command("evaluate")
 @one_line_errors
 @config_options
+@runtime_options
 def evaluate_command(
     dataset: Annotated[Path, typer.Argument(help="folder or CSV file of a labelled data set")],
     config: Config,
+    runtime: Runtime,
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="a bundle; default: fit on train/good")
     ] = None,
@@ -201,10 +212,10 @@ def evaluate_command(
 
     fit_seconds = None
     if model is None:
-        detector, fit_seconds = _fit(good, config, max_pixels, quiet)
+        detector, fit_seconds = _fit(good, config, runtime, max_pixels, quiet)
         bundle_bytes = _bundle_bytes(detector)
     else:
-        detector = Detector.load(model, max_pixels=max_pixels)
+        detector = Detector.load(model, runtime=runtime, max_pixels=max_pixels)
         bundle_bytes = model.stat().st_size
     with console.progress(quiet) as advance:
         found = evaluate(
@@ -257,8 +268,10 @@ def doctor_command() -> None:
 @app.command("demo")
 @one_line_errors
 @config_options
+@runtime_options
 def demo_command(
     config: Config,
+    runtime: Runtime,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to write into")] = Path(
         "demo"
     ),
@@ -269,7 +282,7 @@ def demo_command(
 
     cells = demo.load_solar_cells(config.seed)
     make_directory(output)
-    detector, seconds = _fit(cells.train, config, images.MAX_PIXELS, quiet)
+    detector, seconds = _fit(cells.train, config, runtime, images.MAX_PIXELS, quiet)
     detector.save(output / "solar-cells.fapm")
     with console.progress(quiet) as advance:
         found = evaluate(
@@ -295,10 +308,12 @@ def demo_command(
         )
 
 
-def _fit(pictures: Any, config: Config, max_pixels: int, quiet: bool) -> tuple[Detector, float]:
+def _fit(
+    pictures: Any, config: Config, runtime: Runtime, max_pixels: int, quiet: bool
+) -> tuple[Detector, float]:
     from fapm.detector import Detector
 
-    detector = Detector(config, max_pixels=max_pixels)
+    detector = Detector(config, runtime=runtime, max_pixels=max_pixels)
     started = time.perf_counter()
     with console.progress(quiet) as advance:
         detector.fit(pictures, progress=advance)

@@ -21,6 +21,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "crop": 224,
         "sampling": "near-far",
         "distance_unit": "one",
+        "precision": "fp32",
     },
 }
 PRESETS = tuple(_PRESETS)
@@ -104,6 +105,10 @@ class Config(BaseModel):
         gt=0,
         lt=0.5,
         description="share of good parts allowed to be at least unsure; default: five times that",
+    )
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        "auto",
+        description="what the encoder computes in; auto: the fastest that normal pictures allow",
     )
     thumbnails: bool = Field(
         True, description="small pictures of the normals travel in the bundle, for comparison"

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from fapm import bundle, fitting, images
+from fapm import bundle, images
 from fapm.calibration import promises
 from fapm.config import Config
-from fapm.encoders import create_encoder
-from fapm.errors import ImageError, NotFittedError
-from fapm.fitting import BATCH, Fitted, Frame, Picture, Progress
-from fapm.graph import Scored
-from fapm.pipeline import batched, ordered_map
+from fapm.engines import Engine, Runtime, Scored, open_engine, require_precision
+from fapm.errors import EngineError, ImageError, NotFittedError
+from fapm.fitted import Fitted
+from fapm.frames import Frame, Picture, read_frame, training_pictures
+from fapm.pipeline import Progress, batched, ordered_map
 from fapm.prediction import Box, Comparison, Failure, Prediction
+
+_BATCH = 4
 
 
 class Detector:
@@ -28,16 +29,24 @@ class Detector:
     ----------
     config
         every knob; the preset ``fast`` by default.
+    runtime
+        the engine that fits and inspects: OpenVINO by default.
     max_pixels
         larger pictures are refused, against decompression bombs.
     """
 
     def __init__(
-        self, config: Config | None = None, *, max_pixels: int = images.MAX_PIXELS
+        self,
+        config: Config | None = None,
+        *,
+        runtime: Runtime | None = None,
+        max_pixels: int = images.MAX_PIXELS,
     ) -> None:
         self.config = config or Config.create()
+        self.runtime = runtime or Runtime()
         self.max_pixels = max_pixels
         self._fitted: Fitted | None = None
+        self._engine: Engine | None = None
 
     @property
     def fitted_(self) -> Fitted:
@@ -52,10 +61,18 @@ class Detector:
         return self.fitted_.calibration.threshold
 
     @property
+    def engine_(self) -> Engine:
+        """What runs the graph; made when it is first needed."""
+        if self._engine is None:
+            self._engine = open_engine(self.fitted_, self.runtime)
+        return self._engine
+
+    @property
     def notes_(self) -> list[str]:
         """What this fit cannot promise, and which pictures it left out; one sentence each."""
         fitted = self.fitted_
         notes = promises(len(fitted.pictures), fitted.config.false_positive_rate)
+        notes += fitted.remarks
         return notes + [f"left out of fit: {failure.error}" for failure in fitted.skipped]
 
     def fit(
@@ -78,16 +95,25 @@ class Detector:
             No picture could be read. Single unreadable ones are left out: see :attr:`notes_`.
         EncoderError
             The encoder or its weights cannot be had.
+        EngineError
+            The engine is not installed, or lacks the precision asked for.
         """
-        pictures, _ = fitting.training_pictures(source)
+        pictures, _ = training_pictures(source)
+        try:
+            from fapm import encoders, fitting
+        except ImportError as error:
+            raise EngineError(
+                f"fit: {error.name} is not installed; type: pip install 'fapm[fit]'"
+            ) from None
         fitted = fitting.fit(
             pictures,
             self.config,
-            create_encoder(self.config),
+            encoders.create_encoder(self.config),
+            self.runtime,
             max_pixels=self.max_pixels,
             progress=progress,
         )
-        self._fitted = fitted
+        self._fitted, self._engine = fitted, None
         return self
 
     # mypy: a str is itself an iterable of str, and an array of arrays; the first overload decides.
@@ -132,12 +158,12 @@ class Detector:
         Decoding runs ahead in threads. A picture that cannot be used gives a :class:`Failure` in
         its place, and the rest go on.
         """
-        graph = self.fitted_.graph
-        interpolation = graph.encoder.spec.interpolation
+        engine = self.engine_
+        interpolation = self.fitted_.encoder.spec.interpolation
 
         def read(numbered: tuple[int, Picture]) -> Frame | Failure:
             number, picture = numbered
-            return fitting.read_frame(
+            return read_frame(
                 picture,
                 self.config,
                 interpolation,
@@ -145,12 +171,11 @@ class Detector:
                 name=f"array {number}",
             )
 
-        for batch in batched(ordered_map(read, enumerate(pictures)), BATCH):
+        for batch in batched(ordered_map(read, enumerate(pictures)), _BATCH):
             frames = [item for item in batch if isinstance(item, Frame)]
             predictions: Iterator[Prediction] = iter(())
             if frames:
-                with torch.inference_mode():
-                    scored = graph(fitting.stack(frames))
+                scored = engine.run([frame.pixels for frame in frames])
                 predictions = self._predictions(frames, scored)
             for item in batch:
                 yield item if isinstance(item, Failure) else next(predictions)
@@ -166,16 +191,31 @@ class Detector:
         bundle.save(self.fitted_, Path(path))
 
     @classmethod
-    def load(cls, path: str | Path, *, max_pixels: int = images.MAX_PIXELS) -> Detector:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        precision: str = "auto",
+        runtime: Runtime | None = None,
+        max_pixels: int = images.MAX_PIXELS,
+    ) -> Detector:
         """The detector a bundle holds. Needs no network, no weights and no training pictures.
+
+        Parameters
+        ----------
+        precision
+            ``auto``, or what the bundle must have been fitted with.
 
         Raises
         ------
         BundleError
-            Missing, damaged or hostile file, or one of a newer format.
+            Missing, damaged or hostile file, or one of another format.
+        EngineError
+            The bundle was fitted with another precision.
         """
         fitted = bundle.load(Path(path))
-        detector = cls(fitted.config, max_pixels=max_pixels)
+        require_precision(fitted.encoder, precision)
+        detector = cls(fitted.config, runtime=runtime, max_pixels=max_pixels)
         detector._fitted = fitted
         return detector
 
@@ -194,7 +234,7 @@ class Detector:
                 verdict=calibration.verdict(score),
                 threshold=calibration.threshold,
                 map_threshold=calibration.map_threshold,
-                frame_map=scored.maps[i].numpy(),
+                frame_map=scored.maps[i],
                 height=frame.height,
                 width=frame.width,
                 resize=self.config.resize,
@@ -237,6 +277,7 @@ def fit(
     source: object,
     preset: str = "fast",
     *,
+    runtime: Runtime | None = None,
     progress: Progress = lambda stage, done, total: None,
     **overrides: Any,
 ) -> Detector:
@@ -248,6 +289,8 @@ def fit(
         a folder, a list of paths or arrays, or an array uint8 ``[N, H, W, 3]``.
     preset
         ``fast``, ``accurate`` or ``paper``.
+    runtime
+        the engine that fits and inspects: OpenVINO by default.
     overrides
         fields of :class:`Config`, e.g. ``resize=336``.
 
@@ -256,9 +299,10 @@ def fit(
     FapmError
         One line that says what is wrong; see :meth:`Detector.fit`.
     """
-    return Detector(Config.create(preset, **overrides)).fit(source, progress=progress)
+    detector = Detector(Config.create(preset, **overrides), runtime=runtime)
+    return detector.fit(source, progress=progress)
 
 
-def load(path: str | Path) -> Detector:
+def load(path: str | Path, *, runtime: Runtime | None = None) -> Detector:
     """The detector a bundle holds; see :meth:`Detector.load`."""
-    return Detector.load(path)
+    return Detector.load(path, runtime=runtime)

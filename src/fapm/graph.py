@@ -1,4 +1,4 @@
-"""The graph: frames in; scores, maps and worst cells out. What engines compile."""
+"""The graph in torch: frames in; scores, maps and worst cells out. The reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fapm.config import Config
 from fapm.encoders import Encoder
-from fapm.memory import bank, patches, scoring
+from fapm.memory import geometry, patches, scoring, search
+from fapm.memory.bank import MemoryBank
 
 
 class Scored(NamedTuple):
@@ -36,53 +37,42 @@ class Scored(NamedTuple):
     keys: Tensor
 
 
-class Graph(nn.Module):
-    """Encoder, search and scoring in one module. ``banks`` are set once they are built."""
+class Search:
+    """Everything behind the encoder: feature maps in; scores, maps and worst cells out.
 
-    def __init__(
-        self, encoder: Encoder, config: Config, banks: Sequence[bank.MemoryBank] = ()
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
+    Parameters
+    ----------
+    banks
+        a memory per layer; one for all layers if ``config.layer_wise`` is off.
+    """
+
+    def __init__(self, config: Config, banks: Sequence[MemoryBank]) -> None:
         self.config = config
         self.banks = tuple(banks)
-        self._smoothing: dict[tuple[int, int], Tensor] = {}
+        self._smoothing: dict[tuple[int, torch.device], Tensor] = {}
 
-    def features(self, frames: Tensor) -> list[Tensor]:
-        """What is memorised and compared, per layer float32 ``[B, C, H, W]``.
-
-        Parameters
-        ----------
-        frames
-            RGB uint8 ``[B, S, S, 3]``.
-        """
-        features = [patches.aggregate(f) for f in self.encoder(frames)]
-        if self.config.layer_wise:
-            return features
-        return [patches.concatenate_layers(features)]
-
-    def forward(self, frames: Tensor) -> Scored:
-        """Score frames, RGB uint8 ``[B, S, S, 3]``."""
-        return self.score(self.features(frames))
-
-    def score(
+    def __call__(
         self, features: Sequence[Tensor], without_pictures: Sequence[int] | None = None
     ) -> Scored:
-        """Score what :meth:`features` gave.
+        """Score what :func:`aggregate` gave.
 
         Parameters
         ----------
         without_pictures
             per row of the batch a training picture whose keys do not count (leave-one-out).
         """
+        device = features[0].device
         sizes = [(b.height, b.width) for b in self.banks]
         finest = max(sizes, key=lambda size: size[0] * size[1])
         indices = [
-            scoring.upsample_index(size, finest, self.config.coarse_upsampling) for size in sizes
+            torch.from_numpy(
+                geometry.upsample_index(size, finest, self.config.coarse_upsampling)
+            ).to(device)
+            for size in sizes
         ]
         distances, keys = [], []
         for layer, memory in zip(features, self.banks, strict=True):
-            found = bank.nearest_keys(
+            found = search.nearest_keys(
                 layer,
                 memory,
                 count=self.config.neighbours,
@@ -93,8 +83,8 @@ class Graph(nn.Module):
             keys.append(found[1])
         unified = scoring.unify(distances, indices)
         scores, cells = scoring.image_score(unified)
-        smoothing = (self._smoothing_matrix(finest[0]), self._smoothing_matrix(finest[1]))
-        rows = torch.arange(len(cells))
+        smoothing = (self._smooth(finest[0], device), self._smooth(finest[1], device))
+        rows = torch.arange(len(cells), device=device)
         at_worst = [(rows, index[cells], 0) for index in indices]
         return Scored(
             scores,
@@ -104,9 +94,37 @@ class Graph(nn.Module):
             torch.stack([k[at] for k, at in zip(keys, at_worst, strict=True)], dim=1),
         )
 
-    def _smoothing_matrix(self, cells: int) -> Tensor:
-        size = self.encoder.spec.input_size
-        if (cells, size) not in self._smoothing:
-            matrix = scoring.smoothing_matrix(cells, size, self.config.map_sigma)
-            self._smoothing[cells, size] = torch.from_numpy(matrix).float()
-        return self._smoothing[cells, size]
+    def _smooth(self, cells: int, device: torch.device) -> Tensor:
+        if (cells, device) not in self._smoothing:
+            matrix = geometry.smoothing_matrix(cells, self.config.input_size, self.config.map_sigma)
+            self._smoothing[cells, device] = torch.from_numpy(matrix).float().to(device)
+        return self._smoothing[cells, device]
+
+
+class Graph(nn.Module):
+    """Encoder and search in one module: the reference for what other engines compile."""
+
+    def __init__(self, encoder: Encoder, config: Config, banks: Sequence[MemoryBank]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.search = Search(config, banks)
+
+    def features(self, frames: Tensor) -> list[Tensor]:
+        """What is memorised and compared, per layer float32 ``[B, C, H, W]``.
+
+        Parameters
+        ----------
+        frames
+            RGB uint8 ``[B, S, S, 3]``.
+        """
+        return aggregate(self.encoder(frames), self.search.config)
+
+    def forward(self, frames: Tensor) -> Scored:
+        """Score frames, RGB uint8 ``[B, S, S, 3]``."""
+        return self.search(self.features(frames))
+
+
+def aggregate(features: Sequence[Tensor], config: Config) -> list[Tensor]:
+    """What is memorised and compared of the encoder's feature maps ``[B, C, H, W]``."""
+    aggregated = [patches.aggregate(f) for f in features]
+    return aggregated if config.layer_wise else [patches.concatenate_layers(aggregated)]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from fapm.config import PRESETS, Config
+from fapm.engines import EngineName, Runtime
 from fapm.errors import FapmError
 
 
@@ -43,6 +44,45 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
     _set_parameters(with_config, [*own, preset, *knobs])
     return with_config
+
+
+def runtime_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` the options of :class:`fapm.engines.Runtime`.
+
+    The command takes the result as its argument ``runtime``.
+    """
+    kinds: dict[str, tuple[Any, Any, str]] = {
+        "engine": (str, "auto", " | ".join(get_args(EngineName))),
+        "hint": (str, "latency", "latency: each picture soonest | throughput: most pictures"),
+        "threads": (int | None, None, "of inference; default: as many as cores"),
+        "providers": (str | None, None, "of ONNX Runtime, e.g. CUDAExecutionProvider; by comma"),
+    }
+    knobs = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[kind, typer.Option(f"--{name}", help=text)],
+        )
+        for name, (kind, default, text) in kinds.items()
+    ]
+
+    @functools.wraps(command)
+    def with_runtime(*args: Any, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name) for name in kinds}
+        if given["providers"] is None:
+            del given["providers"]
+        else:
+            given["providers"] = tuple(given["providers"].split(","))
+        command(*args, runtime=Runtime(**given), **kwargs)
+
+    own = [
+        p
+        for name, p in inspect.signature(command, eval_str=True).parameters.items()
+        if name != "runtime"
+    ]
+    _set_parameters(with_runtime, [*own, *knobs])
+    return with_runtime
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:

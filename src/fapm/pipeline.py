@@ -6,10 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# Called with a stage's name, how much of it is done, and how much there is.
+Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 def ordered_map(

@@ -1,16 +1,17 @@
-"""The memory bank of one layer: keys by patch, and the search for the nearest (section 2.3)."""
+"""The memory bank of one layer: keys by patch (paper, sections 2.1 and 2.2).
+
+NumPy alone, like :mod:`fapm.memory.geometry`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from fapm.memory import coreset
-from fapm.memory.patches import neighbour_patches, patch_grid, patch_of_cell
+from fapm.memory.geometry import cells_by_patch, neighbour_patches, patch_grid
 
 
 @dataclass(frozen=True)
@@ -37,156 +38,20 @@ class MemoryBank:
         ``G``: patches along an edge.
     """
 
-    keys: Tensor
-    offsets: Tensor
-    pictures: Tensor
-    cells: Tensor
-    radii: Tensor
+    keys: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+    pictures: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    radii: NDArray[np.float32]
     unit: float
     height: int
     width: int
     grid: int
-    _patches: list[Tensor] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_patches", cells_by_patch(self.height, self.width, self.grid))
-
-    def search_sets(self, radius: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def search_sets(self, radius: int = 0) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Per patch, its cells int64 ``[V]`` and the keys int64 ``[k]`` they are compared with."""
         rows, columns = patch_grid(self.height, self.width, self.grid)
-        bounds = self.offsets.tolist()
+        cells = cells_by_patch(self.height, self.width, self.grid)
         for p, neighbours in enumerate(neighbour_patches(rows, columns, radius)):
-            searched = [torch.arange(bounds[q], bounds[q + 1]) for q in neighbours]
-            yield self._patches[p], torch.cat(searched)
-
-
-def cells_by_patch(height: int, width: int, grid: int) -> list[Tensor]:
-    """Per patch, the numbers ``y * W + x`` of its cells, int64 ``[V]``, ascending."""
-    patch = patch_of_cell(height, width, grid).flatten()
-    rows, columns = patch_grid(height, width, grid)
-    return [torch.nonzero(patch == p).flatten() for p in range(rows * columns)]
-
-
-def patch_vectors(features: Tensor, patch: Tensor) -> Tensor:
-    """Vectors of one patch, float ``[N * V, C]``, picture after picture.
-
-    Parameters
-    ----------
-    features
-        float ``[N, C, H, W]``; fastest in ``torch.channels_last``.
-    patch
-        its cells ``y * W + x``, int64 ``[V]``.
-    """
-    width = features.shape[-1]
-    return features.permute(0, 2, 3, 1)[:, patch // width, patch % width].flatten(0, 1)
-
-
-def build_bank(
-    features: Tensor,
-    *,
-    grid: int,
-    ratio: float,
-    sampling: str,
-    distance_unit: str,
-    far_threshold: float,
-) -> MemoryBank:
-    """Memorise the normal features of one layer (sections 2.1 and 2.2).
-
-    Parameters
-    ----------
-    features
-        aggregated, float32 ``[N, C, H, W]`` of the ``N`` training pictures.
-    grid, ratio, sampling, distance_unit, far_threshold
-        as in :class:`fapm.Config`.
-    """
-    height, width = features.shape[-2:]
-    cells = cells_by_patch(height, width, grid)
-    coresets = []
-    for patch in cells:
-        chosen = coreset.GreedyCoreset(partial(patch_vectors, features, patch))
-        chosen.extend(coreset.key_count(ratio, len(features) * len(patch)))
-        coresets.append(chosen)
-
-    unit = coreset.median_radius(coresets) if distance_unit == "median-radius" else 1.0
-    if sampling == "near-far":
-        indices = coreset.sample_near_far(coresets, unit=unit, far_threshold=far_threshold)
-    elif sampling == "equal-radius":
-        indices = coreset.sample_equal_radius(coresets)
-    else:
-        indices = [c.indices for c in coresets]
-
-    order = [torch.tensor(i) for i in indices]
-    keys = [patch_vectors(features, p)[i] for p, i in zip(cells, order, strict=True)]
-    return MemoryBank(
-        keys=torch.cat(keys),
-        offsets=torch.tensor([0, *map(len, order)]).cumsum(0),
-        pictures=torch.cat([i // len(p) for p, i in zip(cells, order, strict=True)]),
-        cells=torch.cat([p[i % len(p)] for p, i in zip(cells, order, strict=True)]),
-        radii=torch.tensor([c.radii[len(i) - 1] for c, i in zip(coresets, order, strict=True)]),
-        unit=unit,
-        height=height,
-        width=width,
-        grid=grid,
-    )
-
-
-def nearest_keys(
-    features: Tensor,
-    bank: MemoryBank,
-    *,
-    count: int,
-    radius: int = 0,
-    without_pictures: Sequence[int] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Distances to the nearest keys of each cell's own patch (section 2.3).
-
-    Parameters
-    ----------
-    features
-        aggregated, float32 ``[B, C, H, W]``.
-    count
-        ``b``: how many nearest keys.
-    radius
-        patches up to this far away are searched too.
-    without_pictures
-        per row of the batch a training picture whose keys do not count, for leave-one-out.
-
-    Returns
-    -------
-    distances, keys
-        float32 ``[B, H * W, b]`` ascending, in the bank's unit, and int64 ``[B, H * W, b]`` rows
-        of ``bank.keys``. Where a patch has fewer keys than ``b`` the distance is infinite.
-    """
-    batch, _, height, width = features.shape
-    if (height, width) != (bank.height, bank.width):
-        raise ValueError(
-            f"features of {height} x {width} cells against a memory of {bank.height} x {bank.width}"
-        )
-    distances = torch.full((batch, height * width, count), torch.inf)
-    keys = torch.zeros((batch, height * width, count), dtype=torch.int64)
-    for patch, searched in bank.search_sets(radius):
-        squared = pairwise_squared(patch_vectors(features, patch), bank.keys[searched])
-        squared = squared.view(batch, len(patch), -1)  # [B, V, k]
-        if without_pictures is not None:
-            own = bank.pictures[searched][None] == torch.tensor(without_pictures)[:, None]
-            squared = squared.masked_fill(own[:, None], torch.inf)
-        best, position = squared.topk(min(count, len(searched)), largest=False)
-        distances[:, patch, : best.shape[-1]] = best.sqrt() / bank.unit
-        keys[:, patch, : best.shape[-1]] = searched[position]
-    return distances, keys
-
-
-def pairwise_squared(queries: Tensor, keys: Tensor) -> Tensor:
-    """Squared Euclidean distances ``[Q, k]`` of ``queries [Q, C]`` to ``keys [k, C]``.
-
-    Both are moved by the keys' mean first: distances stay, norms shrink, and
-    ``|q|^2 + |k|^2 - 2qk`` keeps its digits where a query lies close to a key. What is left of a
-    distance by rounding alone is 0: a picture equals its copy.
-    """
-    centre = keys.mean(dim=0)
-    queries, keys = queries - centre, keys - centre
-    query_squares = queries.square().sum(dim=1, keepdim=True)  # [Q, 1]
-    key_squares = keys.square().sum(dim=1)  # [k]
-    squared = torch.addmm(key_squares, queries, keys.T, alpha=-2).add_(query_squares)
-    noise = coreset.ROUNDINGS * torch.finfo(squared.dtype).eps * (query_squares + key_squares.max())
-    return squared.masked_fill_(squared < noise, 0)
+            searched = [np.arange(self.offsets[q], self.offsets[q + 1]) for q in neighbours]
+            yield cells[p], np.concatenate(searched)

@@ -1,9 +1,11 @@
-"""Cells and patches: how feature maps are cut up (paper, section 2.1)."""
+"""From feature maps to the vectors that are memorised and compared (paper, section 2.1)."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -23,46 +25,6 @@ def aggregate(features: Tensor) -> Tensor:
     float ``[B, C, H, W]``
     """
     return F.avg_pool2d(features, kernel_size=3, stride=1, padding=1)
-
-
-def patch_of_cell(height: int, width: int, grid: int) -> Tensor:
-    """Number of the patch that each cell belongs to.
-
-    Cell row ``y`` of ``H`` belongs to patch row ``floor(y G / H)``. Where ``G`` divides ``H`` these
-    are the paper's equal patches. Elsewhere patch heights differ by at most one cell, and no cell
-    is lost. A map with fewer cells than patches along an axis has one patch per cell there.
-
-    Returns
-    -------
-    int64 ``[H, W]`` in ``0 .. P - 1``, row-major over the patch grid of :func:`patch_grid`.
-    """
-    rows, columns = patch_grid(height, width, grid)
-    row = torch.arange(height) * rows // height  # [H]
-    column = torch.arange(width) * columns // width  # [W]
-    return row[:, None] * columns + column[None, :]
-
-
-def patch_grid(height: int, width: int, grid: int) -> tuple[int, int]:
-    """Rows and columns of patches on a map of ``height`` x ``width`` cells."""
-    return min(grid, height), min(grid, width)
-
-
-def neighbour_patches(rows: int, columns: int, radius: int) -> list[list[int]]:
-    """Patches searched for each patch: itself and those up to ``radius`` away on the patch grid.
-
-    Returns
-    -------
-    ``P`` sorted lists; ``radius = 0`` (the paper) gives ``[[0], [1], ...]``.
-    """
-    return [
-        [
-            r * columns + c
-            for r in range(max(0, row - radius), min(rows, row + radius + 1))
-            for c in range(max(0, column - radius), min(columns, column + radius + 1))
-        ]
-        for row in range(rows)
-        for column in range(columns)
-    ]
 
 
 def concatenate_layers(features: list[Tensor]) -> Tensor:
@@ -87,3 +49,17 @@ def concatenate_layers(features: list[Tensor]) -> Tensor:
         ],
         dim=1,
     )
+
+
+def patch_vectors(features: Tensor, patch: NDArray[np.int64]) -> Tensor:
+    """Vectors of one patch, float ``[N * V, C]``, picture after picture.
+
+    Parameters
+    ----------
+    features
+        float ``[N, C, H, W]``; fastest in ``torch.channels_last``.
+    patch
+        its cells ``y * W + x``, int64 ``[V]``.
+    """
+    rows, columns = map(torch.from_numpy, np.divmod(patch, features.shape[-1]))
+    return features.permute(0, 2, 3, 1)[:, rows, columns].flatten(0, 1)

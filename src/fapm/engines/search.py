@@ -1,0 +1,551 @@
+"""The search, written as an ONNX graph: feature maps in; score, map and worst cell out.
+
+It says what :class:`fapm.graph.Graph` says behind the encoder, in operations arranged so that next
+to nothing follows the encoder:
+
+- patches are sorted by their number of keys and cut into a few buckets, each padded to its largest;
+  one batched product per bucket compares every cell with every key of its patch;
+- ``|q - k|^2 / 2 = |q|^2 / 2 + (|k|^2 / 2 - q.k)``: the minimum over keys needs one addition, and
+  pads, whose ``|k|^2 / 2`` is :data:`FAR`, never win;
+- the ``b`` nearest keys are looked for at the worst cell only, by plain differences in float32;
+  everywhere else the minimum is enough;
+- with ``precision="int8"`` products run on 8-bit keys and queries (a quarter of the bytes: keys are
+  read once per frame and do not stay in the cache). The :data:`RECHECKED` worst cells are then
+  compared again in float32, so that the score is exact.
+
+No torch here: whoever inspects with a bundle writes the graph anew from its memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from fapm.config import Config
+from fapm.memory import geometry
+from fapm.memory.bank import MemoryBank
+
+SearchPrecision = Literal["fp32", "int8"]
+
+OUTPUTS = ("scores", "maps", "cells", "distances", "keys")
+OPSET = 17
+_IR_VERSION = 8  # what ONNX Runtime 1.15 and OpenVINO 2023 already read
+
+FAR = 1e30  # half squared distance of what is not there; finite, so that no NaN can arise
+_FAR_KEY = 1e14  # every coordinate of the key that is not there; its square is finite
+_ABSENT = 1e25  # above it a squared distance means: no such key
+HEADROOM = 1.5  # queries may exceed the keys' range by this factor before they are clipped
+RECHECKED = 4  # worst cells compared again in float32 (int8 search)
+SHORTLIST = 8  # nearest keys by the products that are compared again, at least
+_RUN = 32
+_STEP = 2 * HEADROOM / 255  # of the 8-bit queries
+# What one more bucket costs (a few nodes, by 5 us each), in bytes of keys read in that time.
+_BUCKET_BYTES = 200_000
+_MAX_BUCKETS = 8
+
+
+def write_search(
+    banks: Sequence[MemoryBank],
+    config: Config,
+    shapes: Sequence[tuple[int, int, int]],
+    precision: SearchPrecision = "fp32",
+) -> onnx.ModelProto:
+    """The graph behind the encoder, for one frame.
+
+    Parameters
+    ----------
+    shapes
+        ``C, H, W`` of each layer the encoder gives.
+
+    Returns
+    -------
+    model with inputs ``features_0 ..`` float32 ``[1, C, H, W]`` and outputs :data:`OUTPUTS`:
+    float32 ``[1]``, float32 ``[1, S, S]``, int64 ``[1]``, float32 ``[1, L]``, int64 ``[1, L]``, as
+    :class:`fapm.engines.Scored` describes them.
+    """
+    graph = _Writer()
+    names = [f"features_{i}" for i in range(len(shapes))]
+    features = [_aggregate(graph, name) for name in names]
+    if not config.layer_wise:
+        features = [_concatenate(graph, features, shapes)]
+    sizes = [(bank.height, bank.width) for bank in banks]
+    finest = max(sizes, key=lambda size: size[0] * size[1])
+    layers = [
+        _Layer(
+            graph,
+            bank,
+            feature,
+            geometry.upsample_index(size, finest, config.coarse_upsampling),
+            config,
+            precision,
+        )
+        for bank, feature, size in zip(banks, features, sizes, strict=True)
+    ]
+
+    unified = _unified(graph, layers)  # [H * W]
+    count = 1 if precision == "fp32" else min(RECHECKED, finest[0] * finest[1])
+    _, worst = graph.top(unified, count, axis=0)  # [R]
+    found = [layer.at(worst) for layer in layers]
+    ranks = found[0][0]
+    for distances, _ in found[1:]:
+        ranks = graph.add("Add", ranks, distances)  # [R, b]
+    distances = graph.add(
+        "Concat", *(graph.slice(d, 0, 1, axis=1) for d, _ in found), axis=1
+    )  # [R, L]
+    keys = graph.add("Concat", *(k for _, k in found), axis=1)  # [R, L]
+    if count > 1:
+        _, first = graph.top(graph.slice(ranks, 0, 1, axis=1), 1, axis=0)  # [1, 1]
+        chosen = graph.reshape(first, [1])
+        worst, ranks, distances, keys = (
+            graph.add("Gather", value, chosen, axis=0) for value in (worst, ranks, distances, keys)
+        )
+
+    score = graph.reshape(graph.slice(ranks, 0, 1, axis=1), [1])
+    if config.neighbours > 1:
+        likely = graph.add("ReduceMax", graph.add("Softmax", ranks, axis=1), axes=[1], keepdims=0)
+        score = graph.add("Mul", score, graph.add("Sub", graph.array([1.0], np.float32), likely))
+    rows, columns = (
+        geometry.smoothing_matrix(edge, config.input_size, config.map_sigma).astype(np.float32)
+        for edge in finest
+    )
+    cells = graph.reshape(unified, [1, *finest])
+    smooth = graph.add("MatMul", graph.array(rows), cells)
+    maps = graph.add("MatMul", smooth, graph.array(np.ascontiguousarray(columns.T)))
+
+    size = config.input_size
+    outputs = [(score, [1]), (maps, [1, size, size]), (worst, [1])]
+    outputs += [(distances, [1, len(layers)]), (keys, [1, len(layers)])]
+    return graph.model(
+        [(name, [1, *shape]) for name, shape in zip(names, shapes, strict=True)], outputs
+    )
+
+
+class _Writer:
+    """Nodes and constants of an ONNX graph, in the order they are written."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+        self._count = 0
+
+    def array(self, value: Any, dtype: Any = None) -> str:
+        """A constant."""
+        name = self._name("c")
+        self._constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        """A node; the name of its output, or of its several outputs as a list."""
+        names = [self._name(kind.lower()) for _ in range(outputs)]
+        self._nodes.append(helper.make_node(kind, inputs, names, name=names[0], **attributes))
+        return names[0] if outputs == 1 else names
+
+    def reshape(self, value: str, shape: list[int]) -> str:
+        return str(self.add("Reshape", value, self.array(shape, np.int64)))
+
+    def slice(self, value: str, start: int, stop: int, axis: int) -> str:
+        limits = [self.array([number], np.int64) for number in (start, stop, axis)]
+        return str(self.add("Slice", value, *limits))
+
+    def top(self, value: str, count: int, axis: int, largest: bool = True) -> tuple[str, str]:
+        values, indices = self.add(
+            "TopK", value, self.array([count], np.int64), outputs=2, axis=axis, largest=int(largest)
+        )
+        return values, indices
+
+    def model(
+        self, inputs: list[tuple[str, list[int]]], outputs: list[tuple[str, list[int]]]
+    ) -> onnx.ModelProto:
+        types = [TensorProto.FLOAT] * 2 + [TensorProto.INT64, TensorProto.FLOAT, TensorProto.INT64]
+        for (value, _), name in zip(outputs, OUTPUTS, strict=True):
+            self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
+        graph = helper.make_graph(
+            self._nodes,
+            "fapm-search",
+            [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in inputs],
+            [
+                helper.make_tensor_value_info(name, kind, shape)
+                for name, kind, (_, shape) in zip(OUTPUTS, types, outputs, strict=True)
+            ],
+            self._constants,
+        )
+        return helper.make_model(
+            graph,
+            producer_name="fapm",
+            ir_version=_IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+        )
+
+    def _name(self, kind: str) -> str:
+        self._count += 1
+        return f"{kind}_{self._count}"
+
+
+def _aggregate(graph: _Writer, features: str) -> str:
+    return str(
+        graph.add(
+            "AveragePool", features, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1
+        )
+    )
+
+
+def _concatenate(
+    graph: _Writer, features: list[str], shapes: Sequence[tuple[int, int, int]]
+) -> str:
+    """:func:`fapm.memory.patches.concatenate_layers`."""
+    height, width = max((s[1:] for s in shapes), key=lambda size: size[0] * size[1])
+    aligned = []
+    for feature, (channels, rows, columns) in zip(features, shapes, strict=True):
+        if (rows, columns) != (height, width):
+            index = geometry.upsample_index((rows, columns), (height, width))
+            flat = graph.reshape(feature, [1, channels, rows * columns])
+            flat = graph.add("Gather", flat, graph.array(index), axis=2)
+            feature = graph.reshape(flat, [1, channels, height, width])
+        aligned.append(feature)
+    return str(graph.add("Concat", *aligned, axis=1))
+
+
+class _Layer:
+    """One layer's cells against their keys.
+
+    Patches are renumbered in the order of their number of keys. A patch's ``V`` rows are the cells
+    that are compared with its keys: its own and, for ``radius > 0``, its neighbours'. Patches with
+    fewer cells repeat one.
+
+    Attributes
+    ----------
+    minima
+        per bucket float32 ``[P_b, V]``, ``|k|^2 / 2 - q.k`` of the nearest key.
+    half_norms
+        float32 ``[P, V]``, ``|q|^2 / 2``.
+    areas
+        float32 ``[P, 1]``; times the sum of the two gives squared distances in the bank's unit.
+    spread
+        int64 ``[H * W, n]``: where among the ``P * V`` rows each cell of the finest grid is found;
+        the nearest of the ``n`` counts.
+    """
+
+    def __init__(
+        self,
+        graph: _Writer,
+        bank: MemoryBank,
+        feature: str,
+        onto_finest: NDArray[np.int64],
+        config: Config,
+        precision: SearchPrecision,
+    ) -> None:
+        self._graph, self._bank, self._config = graph, bank, config
+        self._onto_finest = onto_finest
+        counts = np.diff(bank.offsets)
+        order = np.argsort(counts, kind="stable")
+        own = geometry.cells_by_patch(bank.height, bank.width, bank.grid)
+        patch_rows, patch_columns = geometry.patch_grid(bank.height, bank.width, bank.grid)
+        around = geometry.neighbour_patches(patch_rows, patch_columns, config.radius)
+        compared = [np.concatenate([own[q] for q in around[p]]) for p in order]
+        width = max(map(len, compared))
+        rows: list[list[int]] = [[] for _ in range(bank.height * bank.width)]
+        for patch, cells in enumerate(compared):
+            for position, cell in enumerate(cells):
+                rows[cell].append(patch * width + position)
+        copies = max(map(len, rows))
+        found = np.array([r + [-1] * (copies - len(r)) for r in rows])  # [h * w, n]
+        self._found = found[onto_finest]
+        self.spread = np.where(found < 0, found[:, :1], found)[onto_finest]
+        self.patches, self.cells_per_patch = len(order), width
+
+        channels = bank.keys.shape[1]
+        cells_last = graph.add("Transpose", feature, perm=[0, 2, 3, 1])
+        self._cells = graph.reshape(cells_last, [-1, channels])  # [h * w, C]
+        index = np.stack([np.pad(c, (0, width - len(c)), mode="edge") for c in compared])
+        queries = graph.add("Gather", self._cells, graph.array(index), axis=0)  # [P, V, C]
+
+        # Centred by patch: small numbers keep their digits.
+        keys = [bank.keys[bank.offsets[p] : bank.offsets[p + 1]].astype(np.float64) for p in order]
+        centres = np.stack([k.mean(axis=0) for k in keys])
+        keys = [k - c for k, c in zip(keys, centres, strict=True)]
+        queries = graph.add("Sub", queries, graph.array(centres[:, None], np.float32))
+        ranges = np.ones(len(keys))
+        if precision == "int8":
+            # Each patch by its own range, so that quiet patches keep their digits in 8 bits. Keys
+            # are the extremes of what was seen: their range serves the queries too.
+            ranges = np.array([np.abs(k).max() for k in keys])
+            ranges = np.where(ranges > 0, ranges, np.maximum(np.abs(centres).max(axis=1), 1e-6))
+            keys = [k / r for k, r in zip(keys, ranges, strict=True)]
+            inverse = graph.array(1 / ranges[:, None, None], np.float32)
+            queries = graph.add("Mul", queries, inverse)
+        self.areas = np.asarray((2 * ranges**2 / bank.unit**2)[:, None], np.float32)
+
+        key_bytes = channels * (4 if precision == "fp32" else 1)
+        self._cuts = cut_buckets(counts[order], _BUCKET_BYTES / key_bytes, _MAX_BUCKETS)
+        self._keys_of_patch = [np.arange(bank.offsets[p], bank.offsets[p + 1]) for p in order]
+        compare = self._products_int8 if precision == "int8" else self._products
+        self.half_norms, products = compare(queries, keys, self._cuts)
+        self._products_by_bucket = products
+        self.minima = [graph.add("ReduceMin", p, axes=[2], keepdims=0) for p in products]
+
+    def _products(
+        self, queries: str, keys: list[NDArray[np.float64]], cuts: list[tuple[int, int]]
+    ) -> tuple[str, list[str]]:
+        """``|q|^2 / 2`` ``[P, V]``, and per bucket ``|k|^2 / 2 - q.k`` ``[P_b, V, K_b]``."""
+        graph = self._graph
+        products = []
+        for part, (start, stop) in zip(self._split(queries, cuts), cuts, strict=True):
+            norms = [(k**2).sum(axis=1) / 2 for k in keys[start:stop]]
+            block = graph.array(-_padded(keys[start:stop], 0).transpose(0, 2, 1), np.float32)
+            product = graph.add("MatMul", part, block)
+            products.append(
+                graph.add("Add", product, graph.array(_padded(norms, FAR)[:, None], np.float32))
+            )
+        return self._half_norms(graph.add("Mul", queries, queries)), products
+
+    def _products_int8(
+        self, queries: str, keys: list[NDArray[np.float64]], cuts: list[tuple[int, int]]
+    ) -> tuple[str, list[str]]:
+        """:meth:`_products` with 8-bit factors.
+
+        Rounding moves a point by e, its product with a key by e.k, which is large; the distance
+        between rounded points by about \\|e\\|, which is not. So norms are those of what was
+        rounded, and only what was clipped counts as it is. Queries are lifted above 0, since
+        unsigned by signed is what CPUs multiply fastest.
+        """
+        graph = self._graph
+        channels = keys[0].shape[1]
+        lift = graph.array(HEADROOM, np.float32)
+        scale, zero = graph.array(_STEP, np.float32), graph.array(0, np.uint8)
+        lifted = graph.add("Add", queries, lift)
+        lifted = graph.add("QuantizeLinear", lifted, scale, zero)
+        lifted = graph.add("DequantizeLinear", lifted, scale, zero)
+        products = []
+        key_scale = graph.array(1 / 127, np.float32)
+        for part, (start, stop) in zip(self._split(lifted, cuts), cuts, strict=True):
+            rounded = [np.rint(k * 127) for k in keys[start:stop]]
+            norms = [
+                ((r / 127) ** 2 - (k - r / 127) ** 2).sum(axis=1) / 2
+                + HEADROOM * (r / 127).sum(axis=1)
+                - channels * _STEP**2 / 24
+                for k, r in zip(keys[start:stop], rounded, strict=True)
+            ]
+            block = graph.array(-_padded(rounded, 0), np.int8)
+            block = graph.add("DequantizeLinear", block, key_scale)
+            block = graph.add("Transpose", block, perm=[0, 2, 1])
+            product = graph.add("MatMul", part, block)
+            products.append(
+                graph.add("Add", product, graph.array(_padded(norms, FAR)[:, None], np.float32))
+            )
+        clipped = graph.add("Clip", queries, graph.array(-HEADROOM, np.float32), lift)
+        excess = graph.add(
+            "Sub", graph.add("Mul", queries, queries), graph.add("Mul", clipped, clipped)
+        )
+        rounded_queries = graph.add("Sub", lifted, lift)
+        squares = graph.add("Mul", rounded_queries, rounded_queries)
+        return self._half_norms(graph.add("Add", squares, excess)), products
+
+    def _half_norms(self, squares: str) -> str:
+        graph = self._graph
+        axes = graph.array([2], np.int64)
+        total = graph.add("ReduceSum", squares, axes, keepdims=0)
+        return str(graph.add("Mul", total, graph.array(0.5, np.float32)))
+
+    def _split(self, queries: str, cuts: list[tuple[int, int]]) -> list[str]:
+        if len(cuts) == 1:
+            return [queries]
+        sizes = self._graph.array([stop - start for start, stop in cuts], np.int64)
+        parts: list[str] = self._graph.add("Split", queries, sizes, outputs=len(cuts), axis=0)
+        return parts
+
+    def at(self, worst: str) -> tuple[str, str]:
+        """The nearest keys of some cells of the finest grid, int64 ``[R]``.
+
+        The products have shortlisted them; plain differences in float32 put them in order.
+
+        Returns
+        -------
+        distances float32 ``[R, b]`` ascending, and the nearest key's row in the bank, int64
+        ``[R, 1]``.
+        """
+        graph, count = self._graph, self._config.neighbours
+        # Cells at the border are found in fewer patches: what is missing has no keys.
+        missing = self._found < 0  # [H * W, n]
+        rows = np.where(missing, 0, self._found)
+        patch = np.where(missing, self.patches, rows // self.cells_per_patch)
+        bounds = np.array([start for start, _ in self._cuts[1:]])
+        bucket = np.where(missing, len(self._cuts), np.searchsorted(bounds, patch, side="right"))
+        halves = []
+        for number, ((start, stop), product) in enumerate(
+            zip(self._cuts, self._products_by_bucket, strict=True)
+        ):
+            local = np.where(bucket == number, rows - start * self.cells_per_patch, 0)
+            at_worst = self._table(local, worst)  # [R, n]
+            width = len(self._keys_of_patch[stop - 1])
+            flat = graph.reshape(product, [-1, width])
+            halves.append(graph.add("Gather", flat, at_worst, axis=0))  # [R, n, K_b]
+        half = halves[0] if len(halves) == 1 else graph.add("Concat", *halves, axis=2)
+        # FAR where another bucket has the patch; the pads inside a bucket are FAR by themselves.
+        slots, elsewhere = self._candidates()  # K = sum of K_b
+        if len(halves) > 1 or missing.any():
+            mask = graph.array(elsewhere, np.float32)
+            half = graph.add("Add", half, graph.add("Gather", mask, self._table(bucket, worst)))
+        copies, width = rows.shape[1], slots.shape[1]
+        if copies > 1:  # patches have centres and ranges of their own
+            own = self._table(rows, worst)  # [R, n]
+            norms = graph.add("Gather", graph.reshape(self.half_norms, [-1]), own, axis=0)
+            half = graph.add("Add", half, graph.add("Unsqueeze", norms, graph.array([2])))
+            areas = self._table(self.areas[rows // self.cells_per_patch], worst)  # [R, n, 1]
+            half = graph.add("Mul", half, areas)
+        key = graph.add("Gather", graph.array(slots), self._table(patch, worst))  # [R, n, K]
+        half, key = (graph.reshape(value, [-1, copies * width]) for value in (half, key))
+        shortlist = min(max(SHORTLIST, 2 * count), copies * width)
+        position = self._smallest(half, copies * width, shortlist)
+        key = graph.add("GatherElements", key, position, axis=1)  # [R, m]
+
+        channels = self._bank.keys.shape[1]
+        absent = np.full((1, channels), _FAR_KEY, np.float32)
+        keys = graph.array(np.concatenate([self._bank.keys, absent]))
+        near = graph.add("Gather", keys, key, axis=0)  # [R, m, C]
+        query = graph.add("Gather", self._cells, self._table(self._onto_finest[:, None], worst))
+        apart = graph.add("Sub", near, query)  # minus [R, 1, C]
+        squared = graph.add(
+            "ReduceSum", graph.add("Mul", apart, apart), graph.array([2], np.int64), keepdims=0
+        )
+        kept = min(count, shortlist)
+        squared, position = graph.top(squared, kept, axis=1, largest=False)
+        key = graph.add("GatherElements", key, graph.slice(position, 0, 1, axis=1), axis=1)
+        distances = graph.add("Sqrt", squared)
+        if min(len(keys) for _, keys in self._bank.search_sets(self._config.radius)) < count:
+            distances = self._fill(distances, kept)
+        distances = graph.add("Mul", distances, graph.array(1 / self._bank.unit, np.float32))
+        return str(distances), str(key)
+
+    def _table(self, values: NDArray[Any], rows: str) -> str:
+        """``values[rows]`` of a constant."""
+        return str(self._graph.add("Gather", self._graph.array(values), rows, axis=0))
+
+    def _candidates(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """What lies where in a row of products, all buckets side by side.
+
+        Returns
+        -------
+        int64 ``[P + 1, K]``, rows of the bank (or its length, where there is no key); and float64
+        ``[B + 1, K]``, 0 for the bucket's own columns, else :data:`FAR`. The last row of each
+        stands for no patch at all.
+        """
+        widths = [len(self._keys_of_patch[stop - 1]) for _, stop in self._cuts]
+        starts = np.cumsum([0, *widths])
+        slots = np.full((self.patches + 1, starts[-1]), len(self._bank.keys), np.int64)
+        elsewhere = np.full((len(widths) + 1, starts[-1]), FAR)
+        for number, (start, stop) in enumerate(self._cuts):
+            elsewhere[number, starts[number] : starts[number + 1]] = 0
+            for p in range(start, stop):
+                rows = self._keys_of_patch[p]
+                slots[p, starts[number] : starts[number] + len(rows)] = rows
+        return slots, elsewhere
+
+    def _smallest(self, values: str, width: int, count: int) -> str:
+        """Positions int64 ``[R, count]`` of the smallest of ``values`` ``[R, width]``.
+
+        Sorting thousands of numbers would take longer than anything else here. The smallest
+        ``count`` lie in the ``count`` runs with the smallest minima; only those are sorted.
+        """
+        graph = self._graph
+        if width <= 4 * _RUN:
+            return graph.top(values, count, axis=1, largest=False)[1]
+        runs = -(-width // _RUN)
+        if runs * _RUN > width:
+            pads = graph.array([0, 0, 0, runs * _RUN - width], np.int64)
+            values = graph.add("Pad", values, pads, graph.array(FAR, np.float32))
+        minima = graph.add(
+            "ReduceMin", graph.reshape(values, [-1, runs, _RUN]), axes=[2], keepdims=0
+        )
+        kept = min(count, runs)
+        _, run = graph.top(minima, kept, axis=1, largest=False)  # [R, kept]
+        run = graph.add("Unsqueeze", run, graph.array([2]))
+        place = graph.add(
+            "Add", graph.add("Mul", run, graph.array(_RUN)), graph.array(np.arange(_RUN))
+        )
+        place = graph.reshape(place, [-1, kept * _RUN])
+        inside = graph.add("GatherElements", values, place, axis=1)
+        _, position = graph.top(inside, count, axis=1, largest=False)
+        return str(graph.add("GatherElements", place, position, axis=1))
+
+    def _fill(self, distances: str, kept: int) -> str:
+        """A missing rank takes the last one present, as :func:`fapm.memory.scoring.fill_ranks`."""
+        graph, count = self._graph, self._config.neighbours
+        present = graph.add("Less", distances, graph.array(_ABSENT**0.5, np.float32))
+        known = graph.add("Where", present, distances, graph.array(0, np.float32))
+        last = graph.add("ReduceMax", known, axes=[1], keepdims=1)  # [R, 1]
+        distances = graph.add("Where", present, distances, last)
+        if kept < count:
+            distances = graph.add("Concat", distances, *[last] * (count - kept), axis=1)
+        return str(distances)
+
+
+def _unified(graph: _Writer, layers: list[_Layer]) -> str:
+    """Sum of the layers' distances to the nearest key on the finest grid, ``[H * W]``."""
+    total = None
+    for layer in layers:
+        minima = layer.minima
+        nearest = minima[0] if len(minima) == 1 else graph.add("Concat", *minima, axis=0)
+        squared = graph.add("Add", nearest, layer.half_norms)
+        squared = graph.add("Mul", squared, graph.array(layer.areas))
+        distances = graph.add("Sqrt", graph.add("Relu", squared))
+        distances = graph.reshape(distances, [-1])
+        copies = layer.spread.shape[1]
+        index = layer.spread if copies > 1 else layer.spread[:, 0]
+        distances = graph.add("Gather", distances, graph.array(index), axis=0)
+        if copies > 1:
+            distances = graph.add("ReduceMin", distances, axes=[1], keepdims=0)
+        total = distances if total is None else graph.add("Add", total, distances)
+    assert total is not None
+    return str(total)
+
+
+def _padded(rows: Sequence[NDArray[Any]], value: float) -> NDArray[Any]:
+    """Arrays ``[n, ...]`` stacked to ``[len(rows), max n, ...]``."""
+    longest = max(map(len, rows))
+    block = np.full((len(rows), longest, *rows[0].shape[1:]), value, np.float64)
+    for i, row in enumerate(rows):
+        block[i, : len(row)] = row
+    return block
+
+
+def cut_buckets(counts: NDArray[np.int64], bucket_cost: float, most: int) -> list[tuple[int, int]]:
+    """Cut ascending ``counts`` into runs, each padded to its last, at the least cost.
+
+    Parameters
+    ----------
+    counts
+        int ``[P]``, ascending.
+    bucket_cost
+        what one more bucket costs, in keys.
+    most
+        buckets at most.
+
+    Returns
+    -------
+    ``start, stop`` of each run.
+    """
+    total = len(counts)
+    best = counts * np.arange(1, total + 1.0)  # the first j + 1 counts in one bucket
+    cuts = [np.zeros(total, np.int64)]
+    costs = [best[-1] + bucket_cost]
+    for used in range(2, min(most, total) + 1):
+        now, cut = best.copy(), np.zeros(total, np.int64)
+        for j in range(1, total):
+            split = best[:j] + counts[j] * (j - np.arange(j))
+            at = int(split.argmin())
+            if split[at] < now[j]:
+                now[j], cut[j] = split[at], at + 1
+        best = now
+        cuts.append(cut)
+        costs.append(best[-1] + used * bucket_cost)
+    level, stop, runs = int(np.argmin(costs)), total, []
+    while stop > 0:
+        start = int(cuts[level][stop - 1])
+        runs.append((start, stop))
+        stop, level = start, level - 1
+    return runs[::-1]

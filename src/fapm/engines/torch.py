@@ -1,0 +1,75 @@
+"""torch: the reference, and the way to GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fapm.encoders import Encoder
+from fapm.engines import Runtime, Scored
+from fapm.fitted import Fitted, FrozenEncoder
+from fapm.graph import Graph
+
+
+def open_engine(fitted: Fitted, runtime: Runtime) -> TorchEngine:
+    """The reference graph."""
+    return TorchEngine(Graph(_restore(fitted.encoder), fitted.config, fitted.banks), runtime)
+
+
+def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> TorchEncoder:
+    """The encoder alone."""
+    return TorchEncoder(_restore(encoder), runtime)
+
+
+class TorchEngine:
+    """:class:`fapm.engines.Engine` on torch: CUDA or MPS where there is one, else the CPU."""
+
+    name = "torch"
+
+    def __init__(self, graph: Graph, runtime: Runtime) -> None:
+        self.threads = _set_threads(runtime)
+        self._device = _device()
+        self._graph = graph.to(self._device)
+
+    def run(self, frames: Sequence[NDArray[np.uint8]]) -> Scored:
+        """Score frames, RGB uint8 ``[S, S, 3]`` each."""
+        with torch.inference_mode():
+            scored = self._graph(torch.from_numpy(np.stack(frames)).to(self._device))
+        return Scored(*(value.cpu().numpy() for value in scored))
+
+
+class TorchEncoder:
+    """:class:`fapm.engines.EncoderRunner` on torch."""
+
+    name = "torch"
+
+    def __init__(self, encoder: Encoder, runtime: Runtime) -> None:
+        _set_threads(runtime)
+        self._device = _device()
+        self._encoder = encoder.to(self._device)
+
+    def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """Per layer float32 ``[B, C, H, W]`` of frames RGB uint8 ``[S, S, 3]``."""
+        with torch.inference_mode():
+            features = self._encoder(torch.from_numpy(np.stack(frames)).to(self._device))
+        return [f.cpu().contiguous().numpy() for f in features]
+
+
+def _restore(encoder: FrozenEncoder) -> Encoder:
+    return Encoder.restore(encoder.spec, encoder.files["encoder.safetensors"])
+
+
+def _device() -> torch.device:
+    for name, backend in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
+        if backend.is_available():
+            return torch.device(name)
+    return torch.device("cpu")
+
+
+def _set_threads(runtime: Runtime) -> int:
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    return torch.get_num_threads()

@@ -1,0 +1,89 @@
+"""What a fit leaves: everything a detector knows, and what a bundle holds. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from fapm.calibration import Calibration
+from fapm.config import Config
+from fapm.images import Interpolation
+from fapm.memory.bank import MemoryBank
+from fapm.prediction import Failure
+
+# What an encoder can be compiled to; a config may leave the choice to the fit.
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What is needed to build an encoder again, besides its weights.
+
+    Attributes
+    ----------
+    name
+        timm's model name (or ``efficientnet_lite0``).
+    layers
+        timm's names of the taps, from shallow to deep.
+    input_size
+        edge of the frames in pixels.
+    mean, std
+        normalisation of the frames after division by 255, per RGB channel.
+    interpolation
+        how pictures were resized when the encoder was trained, and so are here.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation
+
+
+@dataclass(frozen=True)
+class FrozenEncoder:
+    """An encoder as a graph that engines run: RGB uint8 ``[1, S, S, 3]`` in, feature maps out.
+
+    Attributes
+    ----------
+    precision
+        what the memory was fitted with. The features of another precision are other features.
+    shapes
+        per layer ``C, H, W`` of its feature map.
+    files
+        ``encoder.onnx`` for fp32 and bf16, with ``encoder.safetensors`` beside it for torch in
+        fp32; ``encoder.xml`` and ``encoder.bin`` of OpenVINO for int8.
+    """
+
+    spec: EncoderSpec
+    precision: Precision
+    shapes: tuple[tuple[int, int, int], ...]
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Everything a detector knows after fit.
+
+    Attributes
+    ----------
+    pictures
+        names of the training pictures; keys refer to them by position.
+    thumbnails
+        JPEG by position in ``pictures``, for those that own keys.
+    skipped
+        training pictures that could not be read.
+    remarks
+        what the fit decided on its own, one sentence each.
+    """
+
+    config: Config
+    encoder: FrozenEncoder
+    banks: tuple[MemoryBank, ...]
+    calibration: Calibration
+    pictures: tuple[str, ...]
+    thumbnails: dict[int, bytes]
+    skipped: tuple[Failure, ...]
+    remarks: tuple[str, ...] = ()

@@ -1,0 +1,121 @@
+"""From pictures to frames, which the encoder sees. No torch here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fapm import images
+from fapm.config import Config
+from fapm.datasets import list_images, load_dataset
+from fapm.errors import ImageError
+from fapm.prediction import Failure
+
+Picture: TypeAlias = "str | Path | NDArray[np.uint8]"
+
+_THUMBNAIL = 160  # pixels of the longer side
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture made ready: RGB uint8 ``[S, S, 3]``, its name, and its size before."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    height: int
+    width: int
+    thumbnail: bytes | None = None
+
+
+def read_frame(
+    picture: Picture,
+    config: Config,
+    interpolation: images.Interpolation,
+    *,
+    max_pixels: int,
+    name: str = "array",
+    thumbnail: bool = False,
+) -> Frame | Failure:
+    """Decode and resize one picture; a :class:`Failure` if it cannot be used.
+
+    ``name`` is what an array is called; a file is called by its path.
+    """
+    try:
+        if isinstance(picture, (str, Path)):
+            name = str(picture)
+            pixels = images.read_image(picture, max_pixels)
+        else:
+            pixels = images.as_image(picture, name)
+    except ImageError as error:
+        return Failure(name, str(error))
+    return Frame(
+        name,
+        images.prepare(pixels, config.resize, config.crop, interpolation),
+        pixels.shape[0],
+        pixels.shape[1],
+        _thumbnail(pixels) if thumbnail else None,
+    )
+
+
+def training_pictures(source: object) -> tuple[list[Picture], str]:
+    """The pictures to fit on, and a message where something had to be understood.
+
+    Parameters
+    ----------
+    source
+        a folder (searched recursively; of a data set's folder only its training pictures are
+        taken), a picture file, a list of those, an array uint8 ``[N, H, W, 3]``, or any iterable
+        of paths and arrays uint8 ``[H, W, 3]`` or ``[H, W]``.
+
+    Raises
+    ------
+    DatasetError
+        No such folder, or no pictures in it.
+    """
+    if isinstance(source, (str, Path)):
+        if Path(source).is_dir() and (Path(source) / "train").is_dir():
+            dataset = load_dataset(Path(source))
+            return [sample.path for sample in dataset.train], dataset.message
+        return list(list_images(Path(source))), ""
+    if isinstance(source, np.ndarray):
+        return (list(source) if source.ndim == 4 else [source]), ""
+    if not isinstance(source, Iterable):
+        raise TypeError(f"expected a folder, paths or arrays, not {type(source).__name__}")
+    pictures: list[Picture] = []
+    messages = []
+    for item in source:
+        found, message = training_pictures(item)
+        pictures.extend(found)
+        messages.append(message)
+    return pictures, "; ".join(filter(None, messages))
+
+
+def picture_names(pictures: Sequence[Picture]) -> list[str]:
+    """What training pictures are called: files by their path below the folder they share.
+
+    A bundle thus says nothing of the machine it was made on, and is the same wherever the pictures
+    lie. Arrays are called by their position.
+    """
+    files = [Path(p).absolute() for p in pictures if isinstance(p, (str, Path))]
+    try:
+        root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
+        relative = iter([file.relative_to(root).as_posix() for file in files])
+    except ValueError:  # several drives, on Windows
+        relative = iter([file.as_posix() for file in files])
+    return [
+        next(relative) if isinstance(picture, (str, Path)) else f"array {number}"
+        for number, picture in enumerate(pictures)
+    ]
+
+
+def _thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+    height, width = pixels.shape[:2]
+    scale = min(1.0, _THUMBNAIL / max(height, width))
+    small = images.resize_image(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
+    return images.encode_jpeg(small, quality=80)

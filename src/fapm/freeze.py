@@ -1,0 +1,130 @@
+"""From a torch encoder to the graph that engines run, in the precision that will be deployed.
+
+Quantise first, memorise second: the memory must hold the features of the encoder that will run.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fapm.encoders import Encoder
+from fapm.engines.search import OPSET
+from fapm.errors import EncoderError, EngineError
+from fapm.fitted import FrozenEncoder, Precision
+
+Frames = Sequence[NDArray[np.uint8]]
+
+
+def freeze(encoder: Encoder, precision: Precision, frames: Frames = ()) -> FrozenEncoder:
+    """The encoder as a graph.
+
+    Parameters
+    ----------
+    frames
+        normal pictures made ready, RGB uint8 ``[S, S, 3]`` each, to calibrate int8 on.
+
+    Raises
+    ------
+    EncoderError
+        The network cannot be written as a graph.
+    EngineError
+        NNCF, which quantises, is not installed.
+    """
+    exported = export_onnx(encoder)
+    shapes = _shapes(encoder)
+    if precision == "fp32":
+        files = {"encoder.onnx": exported, "encoder.safetensors": encoder.weights()}
+    elif precision == "bf16":
+        files = {"encoder.onnx": exported}
+    else:
+        files = quantise(exported, frames)
+    return FrozenEncoder(encoder.spec, precision, shapes, files)
+
+
+def export_onnx(encoder: Encoder) -> bytes:
+    """The encoder in fp32 as an ONNX model; the same encoder gives the same bytes.
+
+    Input ``frame`` uint8 ``[1, S, S, 3]``, outputs ``features_0 ..`` float32 ``[1, C, H, W]``.
+
+    Raises
+    ------
+    EncoderError
+        It has an operation that ONNX lacks.
+    """
+    size, buffer = encoder.spec.input_size, io.BytesIO()
+    try:
+        # torch warns of each shape it makes constant, which is what is wanted here.
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                copy.deepcopy(encoder),  # batch norms are folded into its weights in place
+                (torch.zeros(1, size, size, 3, dtype=torch.uint8),),
+                buffer,  # type: ignore[arg-type]  # what the old exporter takes
+                opset_version=OPSET,
+                dynamo=False,
+                input_names=["frame"],
+                output_names=[f"features_{i}" for i in range(len(encoder.spec.layers))],
+            )
+    except Exception as error:  # the exporter raises nearly anything
+        reason = " ".join(str(error).split())[:200]
+        raise EncoderError(
+            f"encoder: {encoder.spec.name} cannot be written as an ONNX graph ({reason}); "
+            "choose another encoder"
+        ) from error
+    return buffer.getvalue()
+
+
+def quantise(model: bytes, frames: Frames) -> dict[str, bytes]:
+    """An ONNX encoder in int8, as OpenVINO's ``encoder.xml`` and ``encoder.bin``.
+
+    Post-training: the ranges of activations are those of ``frames``. Symmetric where values are
+    signed, asymmetric elsewhere (NNCF's mixed preset); biases are corrected for what rounding
+    shifts.
+
+    Raises
+    ------
+    EngineError
+        NNCF is not installed.
+    """
+    from fapm.engines import openvino
+    from fapm.engines.quiet import import_quietly
+
+    # Imported by NNCF, it warns of a CUDA that nobody asked for.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    try:
+        nncf: Any = import_quietly("nncf")
+    except ImportError:
+        raise EngineError(
+            "precision: int8 needs NNCF, which is not installed; type: pip install 'fapm[fit]'"
+        ) from None
+    nncf.set_log_level(logging.ERROR)
+    with redirect_stdout(io.StringIO()):  # its own progress bars
+        quantised = nncf.quantize(
+            openvino.core().read_model(model),
+            nncf.Dataset([frame[None] for frame in frames]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(frames),
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "encoder.xml")
+        openvino.ov.save_model(quantised, path, compress_to_fp16=False)
+        return {file.name: file.read_bytes() for file in (path, path.with_suffix(".bin"))}
+
+
+def _shapes(encoder: Encoder) -> tuple[tuple[int, int, int], ...]:
+    size = encoder.spec.input_size
+    with torch.inference_mode():
+        features = encoder(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+    return tuple((f.shape[1], f.shape[2], f.shape[3]) for f in features)
