@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,13 +19,15 @@ from torch import Tensor
 from fapm import images
 from fapm.calibration import Calibration, calibrate
 from fapm.config import Config
+from fapm.cost import expected_cost
 from fapm.datasets import list_images, load_dataset
 from fapm.encoders import Encoder
 from fapm.errors import ImageError
 from fapm.graph import Graph
-from fapm.memory.bank import MemoryBank, build_bank
+from fapm.memory.bank import Budget, MemoryBank, budgets, build_bank
 from fapm.pipeline import batched, ordered_map
 from fapm.prediction import Failure
+from fapm.spool import Spool
 
 Picture: TypeAlias = "str | Path | NDArray[np.uint8]"
 # Called with a stage's name, how much of it is done, and how much there is.
@@ -35,6 +38,9 @@ BATCH = 4
 _THUMBNAIL = 160  # pixels of the longer side
 # Leave-one-out holds this many distances at a time (float32).
 _DISTANCES = 2**25
+# What a fit will take is said after so many pictures, and only if it takes longer than that.
+_TRIAL = 8 * BATCH
+_LONG = 30  # seconds
 
 
 @dataclass(frozen=True)
@@ -169,15 +175,25 @@ def fit(
     *,
     max_pixels: int = images.MAX_PIXELS,
     progress: Progress = lambda stage, done, total: None,
+    remark: Callable[[str], None] = lambda text: None,
 ) -> Fitted:
     """Memorise normal pictures and choose thresholds from them.
 
     Pictures that cannot be read are left out and listed in ``skipped``.
 
+    Parameters
+    ----------
+    remark
+        called with one line before a fit that takes long: its time and memory.
+
     Raises
     ------
     ImageError
         No picture could be read.
+    ConfigError
+        ``max_keys`` is less than a key for each patch of each layer.
+    OutputError
+        There is no room for the features of so many pictures.
     """
     graph = Graph(encoder, config)
     frames: list[Frame] = []
@@ -206,15 +222,20 @@ def fit(
             else:
                 yield replace(frame, name=names[number])
 
-    layers: list[Tensor] = []
-    with torch.inference_mode():
+    started = time.perf_counter()
+    with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
         for batch in batched(usable(), BATCH):
-            features = graph.features(stack(batch))
-            # One store for all pictures, filled as they come: nothing is held twice.
-            layers = layers or [_store(len(pictures), f) for f in features]
-            for store, f in zip(layers, features, strict=True):
-                store[len(frames) : len(frames) + len(batch)] = f
+            spool.append(graph.features(stack(batch)))
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
+            if len(frames) == len(batch):  # the first batch: it warms up
+                _budgets(config, spool, len(pictures))
+                started = time.perf_counter()
+            elif len(frames) == _TRIAL:
+                seconds = (time.perf_counter() - started) / (_TRIAL - BATCH)
+                planned = _budgets(config, spool, len(pictures))
+                cost = expected_cost(len(pictures), seconds, spool.shapes, planned)
+                if cost.seconds > _LONG:
+                    remark(str(cost))
         if not frames:
             raise ImageError(
                 f"none of {len(skipped)} picture{'s' * (len(skipped) > 1)} could be read; "
@@ -222,23 +243,27 @@ def fit(
                 if skipped
                 else "no pictures to fit on"
             )
-        layers = [store[: len(frames)] for store in layers]
         banks = []
-        for number, store in enumerate(layers):
-            progress("memorise", number, len(layers))
+        planned = _budgets(config, spool, len(frames))
+        for number, (budget, (_, height, width)) in enumerate(
+            zip(planned, spool.shapes, strict=True)
+        ):
+            progress("memorise", number, len(planned))
             with _one_thread():
                 bank = build_bank(
-                    store,
+                    partial(spool.patch_vectors, number),
+                    budget,
+                    height=height,
+                    width=width,
                     grid=config.grid,
-                    ratio=config.ratio,
                     sampling=config.sampling,
                     distance_unit=config.distance_unit,
                     far_threshold=config.far_threshold,
                 )
             banks.append(bank)
-        progress("memorise", len(layers), len(layers))
+        progress("memorise", len(planned), len(planned))
         graph.banks = tuple(banks)
-        scores, maxima = leave_one_out(graph, layers, progress=progress)
+        scores, maxima = leave_one_out(graph, spool, progress=progress)
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
         config=config,
@@ -262,7 +287,7 @@ def fit(
 
 def leave_one_out(
     graph: Graph,
-    layers: Sequence[Tensor],
+    features: Spool,
     *,
     progress: Progress = lambda stage, done, total: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -270,14 +295,14 @@ def leave_one_out(
 
     Parameters
     ----------
-    layers
-        features of the ``N`` training pictures, per layer float32 ``[N, C, H, W]``.
+    features
+        of the ``N`` training pictures.
 
     Returns
     -------
     image scores and largest map values, float64 ``[N]``; empty for ``N = 1``.
     """
-    count = len(layers[0])
+    count = features.count
     if count == 1:
         return np.empty(0), np.empty(0)
     widest = max(
@@ -285,15 +310,28 @@ def leave_one_out(
         for bank in graph.banks
         for cells, keys in bank.search_sets(graph.config.radius)
     )
-    step = max(1, _DISTANCES // widest)
+    step = max(1, min(_DISTANCES // widest, features.at_once))
     scores, maxima = [], []
     for start in range(0, count, step):
         rows = range(start, min(start + step, count))
-        scored = graph.score([f[start : start + step] for f in layers], without_pictures=rows)
+        layers = [features.pictures(n, rows.start, rows.stop) for n in range(len(graph.banks))]
+        scored = graph.score(layers, without_pictures=rows)
         scores.append(scored.scores)
         maxima.append(scored.maps.amax(dim=(1, 2)))
         progress("calibrate", rows.stop, count)
     return torch.cat(scores).double().numpy(), torch.cat(maxima).double().numpy()
+
+
+def _budgets(config: Config, features: Spool, pictures: int) -> list[Budget]:
+    """How many keys each layer may have once ``pictures`` are memorised."""
+    counted = pictures if config.budget_pictures is None else min(pictures, config.budget_pictures)
+    return budgets(
+        [(height, width) for _, height, width in features.shapes],
+        counted,
+        grid=config.grid,
+        ratio=config.ratio,
+        max_keys=config.max_keys,
+    )
 
 
 @contextmanager
@@ -309,12 +347,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _store(count: int, like: Tensor) -> Tensor:
-    return torch.empty(
-        (count, *like.shape[1:]), dtype=like.dtype, memory_format=torch.channels_last
-    )
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> bytes:
