@@ -356,11 +356,11 @@ def test_equal_radius_leaves_no_unbounded_patch_more_than_one_step_behind(
     coresets = sampled(patches, 0.15)
     counts = [len(chosen) for chosen in sample_equal_radius(coresets)]
     now, before = [], []
-    for vectors, coreset, count in zip(patches, coresets, counts, strict=True):
+    for vectors, chosen, count in zip(patches, coresets, counts, strict=True):
         if count < max(MIN_KEYS, key_count(MAX_SHARE, len(vectors))):
-            now.append(coreset.radii[count - 1])
+            now.append(chosen.radii[count - 1])
         if count > MIN_KEYS:
-            before.append(coreset.radii[count - 2])
+            before.append(chosen.radii[count - 2])
     if now and before:
         assert max(now) <= min(before)
 
