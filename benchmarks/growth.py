@@ -76,8 +76,12 @@ def fit_synthetic(pictures: int, config: Config, encoder: Encoder) -> tuple[Fitt
         Graph.features = original  # type: ignore[method-assign]
 
 
-def latency(fitted: Fitted, features: Sequence[torch.Tensor], runs: int = 30) -> float:
-    """Median milliseconds of searching and scoring one picture."""
+def latency(fitted: Fitted, features: Sequence[torch.Tensor], runs: int = 100) -> float:
+    """Median milliseconds of searching and scoring one picture, on one thread.
+
+    On one, because where another program has one of the cores two threads wait for each other.
+    """
+    torch.set_num_threads(1)
     taken = []
     with torch.inference_mode():
         for _ in range(runs):
@@ -111,7 +115,9 @@ def measure(pictures: int, data: Path | None, overrides: dict[str, Any]) -> dict
         found: list[Picture] = list(list_images(data))
         chosen = [found[i % len(found)] for i in range(pictures or len(found))]
         start = time.perf_counter()
-        fitted = fitting.fit(chosen, config, encoder, remark=lambda text: print(text, sys.stderr))
+        fitted = fitting.fit(
+            chosen, config, encoder, remark=lambda text: print(text, file=sys.stderr)
+        )
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:

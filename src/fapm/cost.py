@@ -14,8 +14,8 @@ _BASE_BYTES = 600_000_000  # Python, torch, encoder and a batch
 _CALIBRATION_BYTES = 500_000_000  # distances and maps of leave-one-out
 _PICTURE_BYTES = 10_000  # thumbnail and name
 _CHOICE_SECONDS = 1 / 4e9  # a coordinate of a vector, for a key
-_BLOCK_SECONDS = 1 / 1.2e10  # the same where keys are chosen block by block
-_DISTANCE_SECONDS = 2e-9  # a distance of leave-one-out
+_BLOCK_SECONDS = 1 / 6e9  # the same where keys are chosen block by block
+_DISTANCE_SECONDS = 4e-9  # a distance of leave-one-out
 
 
 @dataclass(frozen=True)
