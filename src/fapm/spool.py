@@ -21,7 +21,7 @@ from fapm.errors import EncoderError, OutputError
 from fapm.memory.bank import cells_by_patch, patch_vectors
 
 # Features that take more bytes than this as float32 go to a file, as float16.
-MEMORY_LIMIT = 10**9
+MEMORY_LIMIT = 800_000_000
 # Pictures that are handed out at a time, and, from a file, the bytes of their features.
 _PICTURES = 512
 _BYTES = 2**28
@@ -198,6 +198,9 @@ class _InFile:
         for cells in self._cells:
             self._starts.append(start)
             start += capacity * self._row(cells)
+        # Kept: as many gaps as patches would be left in the heap otherwise, each of this size.
+        largest = max(map(len, self._cells))
+        self._read_into = np.empty(capacity * largest * self._channels, np.float16)
 
     def write(self, start: int, features: Tensor) -> None:
         half = features.half()
@@ -224,9 +227,10 @@ class _InFile:
         return found.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)
 
     def _read(self, patch: int, start: int, stop: int) -> Tensor:
-        """A patch of some pictures, float16 ``[n, V, C]``."""
+        """A patch of some pictures, float16 ``[n, V, C]``, until the next is read."""
         cells = self._cells[patch]
-        values = np.empty((stop - start, len(cells), self._channels), np.float16)
+        count = (stop - start) * len(cells) * self._channels
+        values = self._read_into[:count].reshape(stop - start, len(cells), self._channels)
         view = values.data.cast("B")
         self._file.seek(self._starts[patch] + start * self._row(cells))
         while view:

@@ -77,10 +77,11 @@ class GreedyCoreset:
         """Choose keys until there are ``count``, or until every vector is a key's equal."""
         if count <= len(self.indices) or self.radius == 0:
             return
-        vectors = self._vectors()  # [M, C]
+        # Held to the end: what outlives this call must not settle in the gap it would leave.
+        given = self._vectors()  # [M, C]
         # Distances do not change when all vectors move together; centred vectors have smaller
         # norms, so that |a|^2 + |b|^2 - 2ab loses fewer digits.
-        vectors = vectors - vectors.mean(dim=0)
+        vectors = given - given.mean(dim=0)
         squares = vectors.square().sum(dim=1)  # [M]
         noise = ROUNDINGS * torch.finfo(squares.dtype).eps * float(squares.max())
         if not self.indices:
