@@ -1,6 +1,6 @@
 """Accuracy on labelled data sets: sampling rules side by side, and the presets.
 
-    python benchmarks/accuracy.py [DATA_ROOT] [--table sampling|presets] [--json FILE]
+    python benchmarks/accuracy.py [DATA_ROOT] [--table sampling|presets|keys] [--only NAME ...]
 
 DATA_ROOT holds data sets in any layout that ``fapm evaluate`` reads (default: ../shared/data). Each
 row is one ``fapm evaluate`` in a process of its own, so that peak memory is its own too.
@@ -35,7 +35,11 @@ PRESETS = {
     "accurate (336 px)": ("--preset", "accurate"),
     "336 px, three layers": ("--resize", "336", *_FINE),
 }
-TABLES = {"sampling": SAMPLING, "presets": PRESETS}
+KEYS = {
+    "all keys": (),
+    **{f"{count:,} keys": ("--max-keys", str(count)) for count in (15_000, 7_500, 3_000, 2_000)},
+}
+TABLES = {"sampling": SAMPLING, "presets": PRESETS, "keys": KEYS}
 _CHILD = (
     "import resource, sys; from fapm.cli import app;"
     "app(sys.argv[1:], standalone_mode=False);"
@@ -72,6 +76,7 @@ def main() -> None:
     shared = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("root", type=Path, nargs="?", default=shared)
     parser.add_argument("--table", choices=TABLES, default="sampling")
+    parser.add_argument("--only", nargs="+", choices=DATA_SETS, default=DATA_SETS)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores\n")
@@ -79,7 +84,7 @@ def main() -> None:
           "| keys | fit s | inspect ms | peak GB |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     results = {}
-    for name in DATA_SETS:
+    for name in arguments.only:
         if not (arguments.root / name).is_dir():
             print(f"| {name} | not here | - | - | - | - | - | - | - | - | - |")
             continue

@@ -17,7 +17,9 @@ from datetime import date
 
 import torch
 
-from fapm.memory.memorise import build_bank
+from fapm.memory.geometry import cells_by_patch
+from fapm.memory.memorise import budgets, build_bank
+from fapm.memory.patches import patch_vectors
 
 
 def features(pictures: int, channels: int, edge: int) -> torch.Tensor:
@@ -40,15 +42,19 @@ def main() -> None:
     print(
         f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     )
+    cells = cells_by_patch(28, 28, 7)
+    (budget,) = budgets([(28, 28)], arguments.pictures, grid=7, ratio=0.1)
     seconds: dict[str, list[float]] = {"none": [], "near-far": [], "equal-radius": []}
     keys = {}
     for _ in range(arguments.runs):
         for sampling, taken in seconds.items():
             start = time.perf_counter()
             bank = build_bank(
-                store,
+                lambda patch: patch_vectors(store, cells[patch]),
+                budget,
+                height=28,
+                width=28,
                 grid=7,
-                ratio=0.1,
                 sampling=sampling,
                 distance_unit="median-radius",
                 far_threshold=0.5,

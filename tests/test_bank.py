@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import reference
-from fapm.memory.bank import MemoryBank, build_bank, nearest_keys, pairwise_squared, patch_vectors
+from fapm.errors import ConfigError
+from fapm.memory.bank import (
+    MemoryBank,
+    budgets,
+    build_bank,
+    cells_by_patch,
+    nearest_keys,
+    pairwise_squared,
+    patch_vectors,
+)
 
 Floats = NDArray[np.float32]
 
@@ -37,7 +46,24 @@ def normal_features(
 
 
 def bank_of(features: Floats, **knobs: Any) -> MemoryBank:
-    return build_bank(torch.from_numpy(features), **{**KNOBS, **knobs})
+    return memorised(torch.from_numpy(features), **{**KNOBS, **knobs})
+
+
+def memorised(
+    features: torch.Tensor, *, grid: int, ratio: float, max_keys: int | None = None, **knobs: Any
+) -> MemoryBank:
+    height, width = features.shape[-2:]
+    cells = cells_by_patch(height, width, grid)
+    sizes = [(height, width)]
+    (budget,) = budgets(sizes, len(features), grid=grid, ratio=ratio, max_keys=max_keys)
+    return build_bank(
+        lambda patch: patch_vectors(features, cells[patch]),
+        budget,
+        height=height,
+        width=width,
+        grid=grid,
+        **knobs,
+    )
 
 
 def memory_of(features: Floats, **knobs: Any) -> reference.Memory:
@@ -80,7 +106,7 @@ def test_a_key_is_the_vector_of_the_picture_and_cell_it_names(
     memory_format: torch.memory_format,
 ) -> None:
     features = torch.from_numpy(normal_features(1)).contiguous(memory_format=memory_format)
-    bank = build_bank(features, **KNOBS)
+    bank = memorised(features, **KNOBS)
     for key, picture, cell in zip(bank.keys, bank.pictures, bank.cells, strict=True):
         assert torch.equal(key, features[picture, :, cell // bank.width, cell % bank.width])
 
@@ -156,6 +182,91 @@ def test_building_leaves_the_features_as_they_were() -> None:
     before = features.copy()
     bank_of(features)
     np.testing.assert_array_equal(features, before)
+
+
+# No more keys than were asked for
+
+
+@pytest.mark.parametrize("sampling", ["none", "near-far", "equal-radius"])
+@pytest.mark.parametrize("max_keys", [9, 10, 20, 37, 44, 45, 46, 60, 1000])
+def test_there_are_never_more_keys_than_max_keys(max_keys: int, sampling: str) -> None:
+    """Plain sampling gives 45 here, near-far up to 90."""
+    features = normal_features(12)
+    bank = bank_of(features, sampling=sampling, max_keys=max_keys, distance_unit="one")
+    free = bank_of(features, sampling=sampling, distance_unit="one")
+    assert len(bank.keys) == min(max_keys, len(free.keys))
+    assert bank.offsets.diff().min() >= 1
+
+
+@pytest.mark.parametrize("sampling", ["none", "near-far", "equal-radius"])
+def test_a_bound_that_binds_nothing_changes_nothing(sampling: str) -> None:
+    features = normal_features(13)
+    free = bank_of(features, sampling=sampling)
+    for max_keys in (len(free.keys), 10**6):
+        bank = bank_of(features, sampling=sampling, max_keys=max_keys)
+        assert torch.equal(bank.keys, free.keys)
+        assert torch.equal(bank.offsets, free.offsets)
+        assert bank.unit == free.unit
+
+
+@pytest.mark.parametrize("sampling", ["none", "near-far", "equal-radius"])
+def test_fewer_keys_are_those_that_greedy_sampling_chooses_first(sampling: str) -> None:
+    features = normal_features(14)
+    few, many = (bank_of(features, sampling=sampling, max_keys=k) for k in (18, 10**6))
+    for patch in range(9):
+        short, long = (
+            list(zip(*(by_patch(v, b)[patch].tolist() for v in (b.pictures, b.cells)), strict=True))
+            for b in (few, many)
+        )
+        assert short == long[: len(short)]
+
+
+def test_near_far_gives_far_patches_twice_the_keys_under_a_bound_too() -> None:
+    features = normal_features(4)
+    features[:, :, :2] = 2 + 0.01 * (features[:, :, :2] - 2)  # the upper patches hardly vary
+    bank = bank_of(features, sampling="near-far", distance_unit="one", max_keys=36)
+    counts = bank.offsets.diff().tolist()  # 4 and 8 before they are cut down from 60
+    assert sum(counts) == 36
+    assert set(counts[:3]) <= {2, 3}
+    assert set(counts[3:]) <= {4, 5}
+
+
+def test_layers_share_max_keys_in_proportion_to_their_plain_budgets() -> None:
+    sizes = [(28, 28), (14, 14)]
+    shared = budgets(sizes, 100, grid=7, ratio=0.1, max_keys=5000)
+    # 7,840 and 1,960 without the bound; a key for each of the 98 patches comes first.
+    assert [budget.most for budget in shared] == [3985, 1015]
+    assert [sum(budget.shares) for budget in shared] == [3985, 1015]
+    assert all(max(b.shares) - min(b.shares) <= 1 for b in shared)
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=3),
+    grid=st.integers(1, 8),
+    pictures=st.integers(1, 400),
+    ratio=st.sampled_from([0.001, 0.1, 1.0]),
+    spare=st.integers(0, 5000),
+)
+def test_budgets_are_never_exceeded_and_leave_no_patch_without_a_key(
+    sizes: list[tuple[int, int]], grid: int, pictures: int, ratio: float, spare: int
+) -> None:
+    free = budgets(sizes, pictures, grid=grid, ratio=ratio)
+    max_keys = sum(len(budget.shares) for budget in free) + spare
+    bound = budgets(sizes, pictures, grid=grid, ratio=ratio, max_keys=max_keys)
+    plain = sum(sum(budget.shares) for budget in free)
+    assert sum(budget.most or 0 for budget in bound) == max_keys
+    assert sum(sum(budget.shares) for budget in bound) == min(max_keys, plain)
+    for layer, unbound in zip(bound, free, strict=True):
+        assert min(layer.shares) >= 1
+        assert all(a <= b for a, b in zip(layer.shares, unbound.shares, strict=True))
+
+
+def test_fewer_keys_than_patches_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^max_keys: 97 is too few for 98 patches in 2 layers"):
+        budgets([(28, 28), (14, 14)], 10, grid=7, ratio=0.1, max_keys=97)
+    with pytest.raises(ConfigError, match=r"^max_keys: 8 is too few for 9 patches in 1 layer,"):
+        bank_of(normal_features(0), max_keys=8)
 
 
 # What is found again

@@ -40,6 +40,10 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("ratio", 1.001),
     ("ratio", -0.1),
     ("ratio", math.nan),
+    ("budget_pictures", 0),
+    ("budget_pictures", 1.5),
+    ("max_keys", 0),
+    ("max_keys", "many"),
     ("far_threshold", 0),
     ("far_threshold", 1),
     ("far_threshold", math.nan),
@@ -76,6 +80,9 @@ EDGE_VALUES: list[tuple[str, Any]] = [
     ("grid", 64),
     ("ratio", 1),
     ("ratio", 1e-6),
+    ("budget_pictures", 1),
+    ("budget_pictures", None),
+    ("max_keys", 1),
     ("neighbours", 1),
     ("neighbours", 64),
     ("radius", 6),
@@ -125,6 +132,7 @@ def test_paper_is_the_papers() -> None:
         "crop": 224,
         "sampling": "near-far",
         "distance_unit": "one",
+        "budget_pictures": None,
     }
     assert (paper.grid, paper.ratio, paper.neighbours) == (7, 0.1, 4)
     assert (paper.far_threshold, paper.sigma, paper.radius) == (0.5, 4.0, 0)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import reference
+from fapm.memory import coreset
 from fapm.memory.coreset import (
     MAX_SHARE,
     MIN_KEYS,
@@ -73,6 +74,54 @@ def test_greedy_order_equals_the_definition_on_any_data(
     values = np.random.default_rng(seed).normal(size=(size, channels))
     count = data.draw(st.integers(1, size), label="count")
     assert coreset_of(values, count).indices == reference.greedy(values, count)[0]
+
+
+@pytest.fixture
+def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for very many vectors: a block is chosen among a few candidates."""
+    monkeypatch.setattr(coreset, "PLAIN_VECTORS", 0)
+    monkeypatch.setattr(coreset, "_CANDIDATES", 4)
+    monkeypatch.setattr(coreset, "_BLOCK_KEYS", 5)
+    monkeypatch.setattr(coreset, "_BLOCK_VECTORS", 7)
+
+
+@pytest.mark.usefixtures("in_blocks")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=SEEDS, size=st.integers(1, 80), channels=st.integers(3, 30), data=st.data())
+def test_block_by_block_the_order_is_the_definition(
+    seed: int, size: int, channels: int, data: st.DataObject
+) -> None:
+    values = np.random.default_rng(seed).normal(size=(size, channels))
+    count = data.draw(st.integers(1, size), label="count")
+    chosen = coreset_of(values, count)
+    indices, radii = reference.greedy(values, count)
+    assert chosen.indices == indices
+    np.testing.assert_allclose(chosen.radii, radii, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("in_blocks")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), size=st.integers(1, 60), channels=st.integers(1, 3))
+def test_block_by_block_ties_and_copies_are_chosen_as_key_by_key(
+    data: st.DataObject, size: int, channels: int
+) -> None:
+    # Small integers around 0: every distance is exact in float32, and many are equal.
+    whole = st.lists(st.integers(-2, 2), min_size=channels, max_size=channels)
+    half = np.array(data.draw(st.lists(whole, min_size=size, max_size=size)), np.float32)
+    values = np.concatenate([half, -half])
+    blocks = coreset_of(values, len(values))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coreset, "PLAIN_VECTORS", 10**6)
+        plain = coreset_of(values, len(values))
+    assert blocks.indices == plain.indices
+    assert blocks.radii == plain.radii
+    assert len(blocks.indices) == len(np.unique(values, axis=0))
+
+
+def test_very_many_vectors_give_the_order_of_float64() -> None:
+    size = coreset.PLAIN_VECTORS + 1000
+    values = np.random.default_rng(2).normal(size=(size, 12)).astype(np.float32)
+    assert coreset_of(values, 300).indices == reference.greedy(values.astype(np.float64), 300)[0]
 
 
 def test_greedy_order_survives_features_far_from_the_origin() -> None:
@@ -307,11 +356,11 @@ def test_equal_radius_leaves_no_unbounded_patch_more_than_one_step_behind(
     coresets = sampled(patches, 0.15)
     counts = [len(chosen) for chosen in sample_equal_radius(coresets)]
     now, before = [], []
-    for vectors, coreset, count in zip(patches, coresets, counts, strict=True):
+    for vectors, chosen, count in zip(patches, coresets, counts, strict=True):
         if count < max(MIN_KEYS, key_count(MAX_SHARE, len(vectors))):
-            now.append(coreset.radii[count - 1])
+            now.append(chosen.radii[count - 1])
         if count > MIN_KEYS:
-            before.append(coreset.radii[count - 2])
+            before.append(chosen.radii[count - 2])
     if now and before:
         assert max(now) <= min(before)
 

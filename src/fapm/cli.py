@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -316,7 +317,7 @@ def _fit(
     detector = Detector(config, runtime=runtime, max_pixels=max_pixels)
     started = time.perf_counter()
     with console.progress(quiet) as advance:
-        detector.fit(pictures, progress=advance)
+        detector.fit(pictures, progress=advance, remark=partial(console.remark, quiet))
     seconds = time.perf_counter() - started
     for note in detector.notes_:
         console.remark(quiet, f"note: {note}")

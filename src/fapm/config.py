@@ -22,6 +22,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "sampling": "near-far",
         "distance_unit": "one",
         "precision": "fp32",
+        "budget_pictures": None,
     },
 }
 PRESETS = tuple(_PRESETS)
@@ -70,6 +71,17 @@ class Config(BaseModel):
     )
     sampling: Sampling = Field("equal-radius", description="how the key budget is shared out")
     ratio: float = Field(0.1, gt=0, le=1, description="share of all normal vectors kept as keys")
+    budget_pictures: int | None = Field(
+        320,
+        ge=1,
+        description="ratio counts the vectors of at most this many pictures: beyond, time and "
+        "size stay flat; the preset paper counts all",
+    )
+    max_keys: int | None = Field(
+        None,
+        ge=1,
+        description="most keys of all layers together; default: what ratio gives",
+    )
     far_threshold: float = Field(
         0.5,
         gt=0,

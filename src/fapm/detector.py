@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, overload
 
@@ -76,7 +76,11 @@ class Detector:
         return notes + [f"left out of fit: {failure.error}" for failure in fitted.skipped]
 
     def fit(
-        self, source: object, *, progress: Progress = lambda stage, done, total: None
+        self,
+        source: object,
+        *,
+        progress: Progress = lambda stage, done, total: None,
+        remark: Callable[[str], None] = lambda text: None,
     ) -> Detector:
         """Learn what good parts look like.
 
@@ -86,6 +90,8 @@ class Detector:
             a folder, a list of folders, paths or arrays, or an array uint8 ``[N, H, W, 3]``.
         progress
             called with stage, done and total.
+        remark
+            called with one line before a fit that takes long: its time and memory.
 
         Raises
         ------
@@ -97,6 +103,8 @@ class Detector:
             The encoder or its weights cannot be had.
         EngineError
             The engine is not installed, or lacks the precision asked for.
+        OutputError
+            The features of so many pictures need a temporary file, and there is no room for it.
         """
         pictures, _ = training_pictures(source)
         try:
@@ -112,6 +120,7 @@ class Detector:
             self.runtime,
             max_pixels=self.max_pixels,
             progress=progress,
+            remark=remark,
         )
         self._fitted, self._engine = fitted, None
         return self

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fapm import images
 from fapm.calibration import calibrate
 from fapm.config import Config
+from fapm.cost import expected_cost
 from fapm.encoders import Encoder
 from fapm.engines import Runtime, open_encoder
 from fapm.errors import ImageError
 from fapm.fitted import Fitted
 from fapm.frames import Frame, Picture, picture_names, read_frame
 from fapm.graph import Search, aggregate
-from fapm.memory.memorise import build_bank
+from fapm.memory.memorise import Budget, budgets, build_bank
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.precision import choose_encoder
 from fapm.prediction import Failure
+from fapm.spool import Spool
 
 # Small batches: a frame's activations stay in the CPU's cache, measured fastest at 1 to 8.
 BATCH = 4
 # Leave-one-out holds this many distances at a time (float32).
 _DISTANCES = 2**25
+# What a fit will take is said after so many pictures, and only if it takes longer than that.
+_TRIAL = 8 * BATCH
+_LONG = 30  # seconds
 # Pictures that an int8 encoder is calibrated on, at most.
 SAMPLE = 128
 
@@ -41,16 +47,26 @@ def fit(
     *,
     max_pixels: int = images.MAX_PIXELS,
     progress: Progress = lambda stage, done, total: None,
+    remark: Callable[[str], None] = lambda text: None,
 ) -> Fitted:
     """Memorise normal pictures and choose thresholds from them.
 
     Features are those of the engine and the precision that will run. Pictures that cannot be read
     are left out and listed in ``skipped``.
 
+    Parameters
+    ----------
+    remark
+        called with one line before a fit that takes long: its time and memory.
+
     Raises
     ------
     ImageError
         No picture could be read.
+    ConfigError
+        ``max_keys`` is less than a key for each patch of each layer.
+    OutputError
+        There is no room for the features of so many pictures.
     EngineError
         The engine is not installed, or lacks the precision asked for.
     """
@@ -85,18 +101,23 @@ def fit(
         numbered = list(enumerate(pictures))[::step]
         return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
 
-    frozen, remark = choose_encoder(encoder, config, runtime, sample)
+    frozen, reason = choose_encoder(encoder, config, runtime, sample)
     runner = open_encoder(frozen, runtime)
-    layers: list[Tensor] = []
-    with torch.inference_mode():
+    started = time.perf_counter()
+    with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
         for batch in batched(usable(), BATCH):
-            raw = runner.features([frame.pixels for frame in batch])
-            features = aggregate([torch.from_numpy(f) for f in raw], config)
-            # One store for all pictures, filled as they come: nothing is held twice.
-            layers = layers or [_store(len(pictures), f) for f in features]
-            for store, f in zip(layers, features, strict=True):
-                store[len(frames) : len(frames) + len(batch)] = f
+            features = runner.features([frame.pixels for frame in batch])
+            spool.append(aggregate([torch.from_numpy(f) for f in features], config))
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
+            if len(frames) == len(batch):  # the first batch: it warms up
+                _budgets(config, spool, len(pictures))
+                started = time.perf_counter()
+            elif len(frames) == _TRIAL:
+                seconds = (time.perf_counter() - started) / (_TRIAL - BATCH)
+                planned = _budgets(config, spool, len(pictures))
+                cost = expected_cost(len(pictures), seconds, spool.shapes, planned)
+                if cost.seconds > _LONG:
+                    remark(str(cost))
         if not frames:
             raise ImageError(
                 f"none of {len(skipped)} picture{'s' * (len(skipped) > 1)} could be read; "
@@ -104,22 +125,26 @@ def fit(
                 if skipped
                 else "no pictures to fit on"
             )
-        layers = [store[: len(frames)] for store in layers]
         banks = []
-        for number, store in enumerate(layers):
-            progress("memorise", number, len(layers))
+        planned = _budgets(config, spool, len(frames))
+        for number, (budget, (_, height, width)) in enumerate(
+            zip(planned, spool.shapes, strict=True)
+        ):
+            progress("memorise", number, len(planned))
             with _one_thread():
                 bank = build_bank(
-                    store,
+                    partial(spool.patch_vectors, number),
+                    budget,
+                    height=height,
+                    width=width,
                     grid=config.grid,
-                    ratio=config.ratio,
                     sampling=config.sampling,
                     distance_unit=config.distance_unit,
                     far_threshold=config.far_threshold,
                 )
             banks.append(bank)
-        progress("memorise", len(layers), len(layers))
-        scores, maxima = leave_one_out(Search(config, banks), layers, progress=progress)
+        progress("memorise", len(planned), len(planned))
+        scores, maxima = leave_one_out(Search(config, banks), spool, progress=progress)
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
         config=config,
@@ -138,13 +163,13 @@ def fit(
             if frame.thumbnail is not None and i in owners
         },
         skipped=tuple(left_out),
-        remarks=(remark,) if remark else (),
+        remarks=(reason,) if reason else (),
     )
 
 
 def leave_one_out(
     search: Search,
-    layers: Sequence[Tensor],
+    features: Spool,
     *,
     progress: Progress = lambda stage, done, total: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -152,14 +177,14 @@ def leave_one_out(
 
     Parameters
     ----------
-    layers
-        features of the ``N`` training pictures, per layer float32 ``[N, C, H, W]``.
+    features
+        of the ``N`` training pictures.
 
     Returns
     -------
     image scores and largest map values, float64 ``[N]``; empty for ``N = 1``.
     """
-    count = len(layers[0])
+    count = features.count
     if count == 1:
         return np.empty(0), np.empty(0)
     widest = max(
@@ -167,15 +192,28 @@ def leave_one_out(
         for bank in search.banks
         for cells, keys in bank.search_sets(search.config.radius)
     )
-    step = max(1, _DISTANCES // widest)
+    step = max(1, min(_DISTANCES // widest, features.at_once))
     scores, maxima = [], []
     for start in range(0, count, step):
         rows = range(start, min(start + step, count))
-        scored = search([f[start : start + step] for f in layers], without_pictures=rows)
+        layers = [features.pictures(n, rows.start, rows.stop) for n in range(len(search.banks))]
+        scored = search(layers, without_pictures=rows)
         scores.append(scored.scores)
         maxima.append(scored.maps.amax(dim=(1, 2)))
         progress("calibrate", rows.stop, count)
     return torch.cat(scores).double().numpy(), torch.cat(maxima).double().numpy()
+
+
+def _budgets(config: Config, features: Spool, pictures: int) -> list[Budget]:
+    """How many keys each layer may have once ``pictures`` are memorised."""
+    counted = pictures if config.budget_pictures is None else min(pictures, config.budget_pictures)
+    return budgets(
+        [(height, width) for _, height, width in features.shapes],
+        counted,
+        grid=config.grid,
+        ratio=config.ratio,
+        max_keys=config.max_keys,
+    )
 
 
 @contextmanager
@@ -191,9 +229,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _store(count: int, like: Tensor) -> Tensor:
-    return torch.empty(
-        (count, *like.shape[1:]), dtype=like.dtype, memory_format=torch.channels_last
-    )

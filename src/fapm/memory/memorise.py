@@ -2,22 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from fapm.errors import ConfigError
 from fapm.memory import coreset
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch
-from fapm.memory.patches import patch_vectors
 
 
-def build_bank(
-    features: Tensor,
+@dataclass(frozen=True)
+class Budget:
+    """How many keys a layer may have.
+
+    Attributes
+    ----------
+    shares
+        per patch the keys of plain sampling.
+    most
+        keys of all its patches together, whatever the sampling; None where only ``shares`` count.
+    """
+
+    shares: tuple[int, ...]
+    most: int | None = None
+
+
+def budgets(
+    sizes: Sequence[tuple[int, int]],
+    pictures: int,
     *,
     grid: int,
     ratio: float,
+    max_keys: int | None = None,
+) -> list[Budget]:
+    """How many keys each layer may have.
+
+    Parameters
+    ----------
+    sizes
+        height and width of each layer's feature map, in cells.
+    pictures
+        how many pictures' vectors ``ratio`` counts.
+    grid, ratio, max_keys
+        as in :class:`fapm.Config`. ``max_keys`` is shared out in proportion to what the layers, and
+        then their patches, would have without it.
+
+    Raises
+    ------
+    ConfigError
+        ``max_keys`` is less than a key for each patch of each layer.
+    """
+    plain = [
+        [coreset.key_count(ratio, pictures * len(cells)) for cells in cells_by_patch(*size, grid)]
+        for size in sizes
+    ]
+    if max_keys is None:
+        return [Budget(tuple(shares)) for shares in plain]
+    patches = [len(shares) for shares in plain]
+    if max_keys < sum(patches):
+        raise ConfigError(
+            f"max_keys: {max_keys} is too few for {sum(patches)} patches in {len(patches)} "
+            f"layer{'s' * (len(patches) > 1)}, each of which needs a key"
+        )
+    most = coreset.share_out(max_keys, [sum(shares) for shares in plain], patches)
+    return [
+        Budget(tuple(map(min, shares, coreset.share_out(m, shares, [1] * len(shares)))), m)
+        for m, shares in zip(most, plain, strict=True)
+    ]
+
+
+def build_bank(
+    vectors: Callable[[int], Tensor],
+    budget: Budget,
+    *,
+    height: int,
+    width: int,
+    grid: int,
     sampling: str,
     distance_unit: str,
     far_threshold: float,
@@ -26,29 +91,35 @@ def build_bank(
 
     Parameters
     ----------
-    features
-        aggregated, float32 ``[N, C, H, W]`` of the ``N`` training pictures.
-    grid, ratio, sampling, distance_unit, far_threshold
+    vectors
+        returns the vectors of a patch in all training pictures,
+        as :func:`fapm.memory.patches.patch_vectors`,
+        float32 ``[N * V, C]``. It is called again whenever they are needed, so that one patch's
+        vectors are held at a time.
+    height, width
+        cells of the layer's feature map.
+    grid, sampling, distance_unit, far_threshold
         as in :class:`fapm.Config`.
     """
-    height, width = features.shape[-2:]
     cells = cells_by_patch(height, width, grid)
     coresets = []
-    for patch in cells:
-        chosen = coreset.GreedyCoreset(partial(patch_vectors, features, patch))
-        chosen.extend(coreset.key_count(ratio, len(features) * len(patch)))
+    for patch, share in enumerate(budget.shares):
+        chosen = coreset.GreedyCoreset(partial(vectors, patch))
+        chosen.extend(share)
         coresets.append(chosen)
 
     unit = coreset.median_radius(coresets) if distance_unit == "median-radius" else 1.0
     if sampling == "near-far":
-        indices = coreset.sample_near_far(coresets, unit=unit, far_threshold=far_threshold)
+        indices = coreset.sample_near_far(
+            coresets, unit=unit, far_threshold=far_threshold, most=budget.most
+        )
     elif sampling == "equal-radius":
-        indices = coreset.sample_equal_radius(coresets)
+        indices = coreset.sample_equal_radius(coresets, most=budget.most)
     else:
         indices = [c.indices for c in coresets]
 
     order = [np.array(i) for i in indices]
-    keys = [patch_vectors(features, p)[i].numpy() for p, i in zip(cells, order, strict=True)]
+    keys = [vectors(patch)[torch.from_numpy(i)].numpy() for patch, i in enumerate(order)]
     return MemoryBank(
         keys=np.concatenate(keys),
         offsets=np.cumsum([0, *map(len, order)]),

@@ -1,0 +1,178 @@
+"""How a fit and an inspection grow with the number of good pictures.
+
+    python benchmarks/growth.py [--pictures 100,300,1000] [--uncapped] [--json FILE]
+    python benchmarks/growth.py --data DIR     # a real folder of good pictures, encoder included
+
+Without DIR the features are synthetic, in the shapes of the preset ``fast`` and made batch by
+batch, so that what is measured is memory bank and leave-one-out alone. Each row is a process of its
+own, so that peak memory is its own too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fapm import bundle, fitting
+from fapm.config import Config
+from fapm.datasets import list_images
+from fapm.encoders import Encoder, create_encoder
+from fapm.fitting import Fitted, Picture
+from fapm.graph import Graph
+
+SHAPES = ((40, 28, 28), (112, 14, 14))
+_PIXELS = 32  # synthetic pictures are blank and only counted
+
+
+def synthetic_features(first: int, count: int) -> list[torch.Tensor]:
+    """Features of pictures ``first ...``, a mixture over 24 directions plus noise, by layer."""
+    layers = []
+    for number, (channels, height, width) in enumerate(SHAPES):
+        fixed = torch.Generator().manual_seed(number)
+        directions = torch.randn(24, channels, generator=fixed)
+        generator = torch.Generator().manual_seed(1000 * first + number)
+        weights = torch.randn(count, height, width, 24, generator=generator)
+        noise = torch.randn(count, height, width, channels, generator=generator)
+        mixed = (0.3 * weights @ directions + 0.1 * noise).relu_()  # [B, H, W, C]
+        layers.append(mixed.permute(0, 3, 1, 2))
+    return layers
+
+
+def fit_synthetic(pictures: int, config: Config, encoder: Encoder) -> tuple[Fitted, float]:
+    """Fit on synthetic features; what came of it, and seconds without making the features."""
+    made, spent = 0, 0.0
+
+    def features(_: Graph, frames: torch.Tensor) -> list[torch.Tensor]:
+        nonlocal made, spent
+        start = time.perf_counter()
+        layers = synthetic_features(made, len(frames))
+        made += len(frames)
+        spent += time.perf_counter() - start
+        return layers
+
+    blank = np.zeros((_PIXELS, _PIXELS, 3), np.uint8)
+    original = Graph.features
+    Graph.features = features  # type: ignore[method-assign]
+    try:
+        start = time.perf_counter()
+        fitted = fitting.fit([blank] * pictures, config, encoder)
+        return fitted, time.perf_counter() - start - spent
+    finally:
+        Graph.features = original  # type: ignore[method-assign]
+
+
+def latency(fitted: Fitted, features: Sequence[torch.Tensor], runs: int = 100) -> float:
+    """Median milliseconds of searching and scoring one picture, on one thread.
+
+    On one, because where another program has one of the cores two threads wait for each other.
+    """
+    torch.set_num_threads(1)
+    taken = []
+    with torch.inference_mode():
+        for _ in range(runs):
+            start = time.perf_counter()
+            fitted.graph.score(features)
+            taken.append(time.perf_counter() - start)
+    return 1000 * statistics.median(taken)
+
+
+def latency_with_encoder(fitted: Fitted, runs: int = 30) -> float:
+    """Median milliseconds from a frame to its score and map."""
+    size = fitted.config.input_size
+    frame = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    taken = []
+    with torch.inference_mode():
+        for _ in range(runs):
+            start = time.perf_counter()
+            fitted.graph(frame)
+            taken.append(time.perf_counter() - start)
+    return 1000 * statistics.median(taken)
+
+
+def measure(pictures: int, data: Path | None, overrides: dict[str, Any]) -> dict[str, Any]:
+    """One row, in this process."""
+    # Synthetic pictures are small, so that reading them takes no time; maps are of that size too.
+    config = Config.create("fast", **overrides)
+    encoder = create_encoder(config)
+    if data is None:
+        fitted, seconds = fit_synthetic(pictures, config, encoder)
+    else:
+        found: list[Picture] = list(list_images(data))
+        chosen = [found[i % len(found)] for i in range(pictures or len(found))]
+        start = time.perf_counter()
+        fitted = fitting.fit(
+            chosen, config, encoder, remark=lambda text: print(text, file=sys.stderr)
+        )
+        seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bundle.fapm")
+        bundle.save(fitted, path)
+        size = path.stat().st_size
+    asked = synthetic_features(10**6, 1) if data is None else None
+    return {
+        "pictures": len(fitted.pictures),
+        "keys": sum(len(bank.keys) for bank in fitted.banks),
+        "fit_seconds": seconds,
+        "peak_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9,
+        "bundle_mb": size / 1e6,
+        "latency_ms": latency(fitted, asked) if asked else latency_with_encoder(fitted),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", default="100,300,1000,3000,10000")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--uncapped", action="store_true", help="the ratio of all vectors, too")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    counts = [0] if arguments.data else [int(n) for n in arguments.pictures.split(",")]
+    if arguments.row:
+        print(json.dumps(measure(counts[0], arguments.data, json.loads(arguments.row))))
+        return
+    print(
+        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}\n"
+    )
+    print("| good pictures | budget | keys | fit s | peak GB | bundle MB | latency ms |")
+    print("|---|---|---|---|---|---|---|")
+    settings: dict[str, dict[str, Any]] = {"default": {}}
+    if arguments.uncapped:
+        settings["10 % of all"] = {"budget_pictures": None}
+    rows = []
+    for name, overrides in settings.items():
+        for count in counts:
+            command = [sys.executable, __file__, "--pictures", str(count),
+                       "--row", json.dumps(overrides)]  # fmt: skip
+            if arguments.data:
+                command += ["--data", str(arguments.data)]
+            finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            row = {"budget": name, **json.loads(finished.stdout)}
+            rows.append(row)
+            print(
+                f"| {row['pictures']:,} | {name} | {row['keys']:,} | {row['fit_seconds']:.1f} | "
+                f"{row['peak_gb']:.2f} | {row['bundle_mb']:.1f} | {row['latency_ms']:.1f} |",
+                flush=True,
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Where the features of all training pictures wait for the coreset: in memory, or in a file."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from io import RawIOBase
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fapm.errors import EncoderError, OutputError
+from fapm.memory.geometry import cells_by_patch
+from fapm.memory.patches import patch_vectors
+
+# Features that take more bytes than this as float32 go to a file, as float16.
+MEMORY_LIMIT = 800_000_000
+# Pictures that are handed out at a time, and, from a file, the bytes of their features.
+_PICTURES = 512
+_BYTES = 2**28
+# What must stay free where the file lies.
+_SPARE = 2**28
+
+
+class _Layer(Protocol):
+    def write(self, start: int, features: Tensor) -> None: ...
+    def vectors(self, patch: int, count: int) -> Tensor: ...
+    def pictures(self, start: int, stop: int) -> Tensor: ...
+
+
+class Spool:
+    """Features of all training pictures, picture after picture in, patch after patch out.
+
+    Up to :data:`MEMORY_LIMIT` they stay in memory as they came. More go to a temporary file as
+    float16, in the folder ``TMPDIR`` or the system's own. The file has no name (on Windows: is
+    deleted when closed), so that nothing is left behind, however the process ends.
+
+    Parameters
+    ----------
+    capacity
+        how many pictures there will be at most.
+    grid
+        ``G``: patches along an edge.
+
+    Attributes
+    ----------
+    count
+        pictures so far.
+    shapes
+        ``C, H, W`` of each layer, once there is a picture.
+    """
+
+    def __init__(self, capacity: int, grid: int) -> None:
+        self.capacity = capacity
+        self.grid = grid
+        self.count = 0
+        self.shapes: list[tuple[int, int, int]] = []
+        self._layers: list[_Layer] = []
+        self._file: RawIOBase | None = None
+        self._at_once = _PICTURES
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._layers = []
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def at_once(self) -> int:
+        """How many pictures to ask :meth:`pictures` for, at most."""
+        return self._at_once
+
+    def append(self, features: Sequence[Tensor]) -> None:
+        """Add the features of ``B`` pictures, per layer float32 ``[B, C, H, W]``.
+
+        Raises
+        ------
+        OutputError
+            There is no room for the file, or it cannot be written.
+        EncoderError
+            Features for a file lie beyond the range of float16.
+        """
+        if not self._layers:
+            self._open(features)
+        for layer, f in zip(self._layers, features, strict=True):
+            layer.write(self.count, f)
+        self.count += len(features[0])
+
+    def patch_vectors(self, layer: int, patch: int) -> Tensor:
+        """Vectors of one patch in all pictures, float32 ``[N * V, C]``, picture after picture."""
+        return self._layers[layer].vectors(patch, self.count)
+
+    def pictures(self, layer: int, start: int, stop: int) -> Tensor:
+        """One layer's features of some pictures, float32 ``[stop - start, C, H, W]``."""
+        return self._layers[layer].pictures(start, stop)
+
+    def _open(self, features: Sequence[Tensor]) -> None:
+        shapes = [(int(f.shape[1]), int(f.shape[2]), int(f.shape[3])) for f in features]
+        self.shapes = shapes
+        if not file_bytes(self.capacity, shapes):
+            self._layers = [_InMemory(self.capacity, f, self.grid) for f in features]
+            return
+        self._file = open_file(self.capacity, shapes)
+        self._at_once = min(_PICTURES, max(1, _BYTES // (4 * sum(map(math.prod, shapes)))))
+        start = 0
+        for shape in shapes:
+            self._layers.append(_InFile(self._file, start, self.capacity, shape, self.grid))
+            start += 2 * self.capacity * math.prod(shape)
+
+
+def file_bytes(pictures: int, shapes: Sequence[tuple[int, int, int]]) -> int:
+    """Size of the file for ``pictures`` with layers ``(C, H, W)``; 0 where memory will do."""
+    values = pictures * sum(map(math.prod, shapes))
+    return 2 * values if 4 * values > MEMORY_LIMIT else 0
+
+
+def folder() -> Path:
+    """Where the file goes: ``TMPDIR``, else what the system has for temporary files.
+
+    Python alone would go elsewhere in silence where ``TMPDIR`` cannot be used.
+
+    Raises
+    ------
+    OutputError
+        The system has no folder for temporary files.
+    """
+    try:
+        return Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
+    except OSError as error:
+        raise OutputError(f"no folder for temporary files; set TMPDIR to one: {error}") from error
+
+
+def open_file(pictures: int, shapes: Sequence[tuple[int, int, int]]) -> RawIOBase:
+    """A file without a name and with room for :func:`file_bytes`.
+
+    Raises
+    ------
+    OutputError
+        There is no room, or no file can be written.
+    """
+    where, needed = folder(), file_bytes(pictures, shapes)
+    try:
+        free = shutil.disk_usage(where).free
+        if needed + _SPARE > free:
+            raise OutputError(
+                f"{where}: the features of {pictures:,} pictures need {_gigabytes(needed)} of room "
+                f"here, and {_gigabytes(free)} are free; set TMPDIR to a folder with more"
+            )
+        # Read and written rather than mapped: the pages of a mapping count as the process's memory.
+        return cast(RawIOBase, tempfile.TemporaryFile(buffering=0, dir=where))
+    except OSError as error:
+        raise _unwritable(where, error) from error
+
+
+class _InMemory:
+    """One layer's features as they are, float32 ``[N, C, H, W]``."""
+
+    def __init__(self, capacity: int, like: Tensor, grid: int) -> None:
+        self._store = torch.empty(
+            (capacity, *like.shape[1:]), dtype=like.dtype, memory_format=torch.channels_last
+        )
+        self._cells = cells_by_patch(like.shape[2], like.shape[3], grid)
+
+    def write(self, start: int, features: Tensor) -> None:
+        self._store[start : start + len(features)] = features
+
+    def vectors(self, patch: int, count: int) -> Tensor:
+        return patch_vectors(self._store[:count], self._cells[patch])
+
+    def pictures(self, start: int, stop: int) -> Tensor:
+        return self._store[start:stop]
+
+
+class _InFile:
+    """One layer's features in a file, float16, patch after patch: one is read in one go."""
+
+    def __init__(
+        self, file: RawIOBase, start: int, capacity: int, shape: tuple[int, int, int], grid: int
+    ) -> None:
+        self._file = file
+        self._channels, self._height, self._width = shape
+        self._cells = cells_by_patch(self._height, self._width, grid)
+        self._starts = []  # of each patch, in bytes
+        for cells in self._cells:
+            self._starts.append(start)
+            start += capacity * self._row(cells)
+        # Kept: as many gaps as patches would be left in the heap otherwise, each of this size.
+        largest = max(map(len, self._cells))
+        self._read_into = np.empty(capacity * largest * self._channels, np.float16)
+
+    def write(self, start: int, features: Tensor) -> None:
+        half = features.half()
+        if bool((half.isinf() & features.isfinite()).any()):
+            raise EncoderError(
+                f"features of up to {float(features.abs().max()):.3g} do not fit into float16, as "
+                "which those of so many pictures are kept; fit on fewer"
+            )
+        for at, cells in zip(self._starts, self._cells, strict=True):
+            values = patch_vectors(half, cells).contiguous().numpy()
+            try:
+                self._file.seek(at + start * self._row(cells))
+                _write_all(self._file, values)
+            except OSError as error:
+                raise _unwritable(folder(), error) from error
+
+    def vectors(self, patch: int, count: int) -> Tensor:
+        return self._read(patch, 0, count).flatten(0, 1).float()
+
+    def pictures(self, start: int, stop: int) -> Tensor:
+        found = torch.empty(stop - start, self._height * self._width, self._channels)
+        for patch, cells in enumerate(self._cells):
+            found[:, cells] = self._read(patch, start, stop).float()
+        return found.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)
+
+    def _read(self, patch: int, start: int, stop: int) -> Tensor:
+        """A patch of some pictures, float16 ``[n, V, C]``, until the next is read."""
+        cells = self._cells[patch]
+        count = (stop - start) * len(cells) * self._channels
+        values = self._read_into[:count].reshape(stop - start, len(cells), self._channels)
+        view = values.data.cast("B")
+        self._file.seek(self._starts[patch] + start * self._row(cells))
+        while view:
+            taken = self._file.readinto(view)
+            if not taken:
+                raise OutputError(f"{folder()}: the temporary file of the features was cut short")
+            view = view[taken:]
+        return torch.from_numpy(values)
+
+    def _row(self, cells: NDArray[np.int64]) -> int:
+        """Bytes of one picture's patch."""
+        return 2 * len(cells) * self._channels
+
+
+def _write_all(file: RawIOBase, values: NDArray[np.float16]) -> None:
+    view = values.data.cast("B")
+    while view:
+        view = view[file.write(view) :]
+
+
+def _unwritable(where: Path, error: OSError) -> OutputError:
+    reason = error.strerror or error
+    return OutputError(
+        f"{where}: cannot keep the pictures' features in a file here: {reason}; set TMPDIR to "
+        "another folder"
+    )
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
