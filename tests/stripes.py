@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fapm import Detector
 from fapm.config import Config
@@ -45,7 +44,7 @@ def fitted(source: object, **overrides: Any) -> Detector:
     return Detector(Config.create(resize=64, **overrides)).fit(source)
 
 
-def keys_of(detector: Detector) -> list[Tensor]:
+def keys_of(detector: Detector) -> list[NDArray[np.float32]]:
     return [bank.keys for bank in detector.fitted_.banks]
 
 

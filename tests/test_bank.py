@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 
 import reference
 from fapm.errors import ConfigError
-from fapm.memory.bank import (
-    MemoryBank,
-    budgets,
-    build_bank,
-    cells_by_patch,
-    nearest_keys,
-    pairwise_squared,
-    patch_vectors,
-)
+from fapm.memory.bank import MemoryBank
+from fapm.memory.geometry import cells_by_patch
+from fapm.memory.memorise import budgets, build_bank
+from fapm.memory.patches import patch_vectors
+from fapm.memory.search import nearest_keys, pairwise_squared
 
 Floats = NDArray[np.float32]
 
@@ -70,8 +66,8 @@ def memory_of(features: Floats, **knobs: Any) -> reference.Memory:
     return reference.memorise(features.astype(np.float64), **{**KNOBS, **knobs})
 
 
-def by_patch(values: torch.Tensor, bank: MemoryBank) -> list[torch.Tensor]:
-    return list(values.split(bank.offsets.diff().tolist()))
+def by_patch(values: NDArray[Any], bank: MemoryBank) -> list[NDArray[Any]]:
+    return np.split(values, bank.offsets[1:-1])
 
 
 def search(bank: MemoryBank, features: Floats, **knobs: Any) -> tuple[Floats, NDArray[np.int64]]:
@@ -96,8 +92,8 @@ def test_a_bank_equals_the_reference_key_by_key(
     assert bank.offsets.tolist() == np.cumsum([0, *map(len, memory.keys)]).tolist()
     assert bank.pictures.tolist() == np.concatenate(memory.pictures).tolist()
     assert bank.cells.tolist() == np.concatenate(memory.cells).tolist()
-    np.testing.assert_array_equal(bank.keys.numpy(), np.concatenate(memory.keys))
-    np.testing.assert_allclose(bank.radii.numpy(), memory.radii, rtol=1e-5)
+    np.testing.assert_array_equal(bank.keys, np.concatenate(memory.keys))
+    np.testing.assert_allclose(bank.radii, memory.radii, rtol=1e-5)
     assert bank.unit == pytest.approx(memory.unit, rel=1e-5)
 
 
@@ -108,7 +104,8 @@ def test_a_key_is_the_vector_of_the_picture_and_cell_it_names(
     features = torch.from_numpy(normal_features(1)).contiguous(memory_format=memory_format)
     bank = memorised(features, **KNOBS)
     for key, picture, cell in zip(bank.keys, bank.pictures, bank.cells, strict=True):
-        assert torch.equal(key, features[picture, :, cell // bank.width, cell % bank.width])
+        at = features[picture, :, cell // bank.width, cell % bank.width]
+        np.testing.assert_array_equal(key, at.numpy())
 
 
 def test_a_key_lies_in_the_patch_that_owns_it() -> None:
@@ -116,12 +113,12 @@ def test_a_key_lies_in_the_patch_that_owns_it() -> None:
     numbers = reference.patch_numbers(7, 5, 3).ravel()
     for patch, cells in enumerate(by_patch(bank.cells, bank)):
         assert len(cells)
-        assert set(numbers[cells.numpy()]) == {patch}
+        assert set(numbers[cells]) == {patch}
 
 
 def test_without_adaptive_sampling_every_patch_has_its_share() -> None:
     bank = bank_of(normal_features(3), sampling="none", ratio=0.1)
-    assert bank.offsets.diff().tolist() == [5] * 9  # ceil(0.1 * 12 pictures * 4 cells)
+    assert np.diff(bank.offsets).tolist() == [5] * 9  # ceil(0.1 * 12 pictures * 4 cells)
 
 
 def test_near_far_with_unit_1_doubles_the_patches_of_wide_spread_alone() -> None:
@@ -129,7 +126,7 @@ def test_near_far_with_unit_1_doubles_the_patches_of_wide_spread_alone() -> None
     features[:, :, :2] = 2 + 0.01 * (features[:, :, :2] - 2)  # the upper patches hardly vary
     bank = bank_of(features, sampling="near-far", distance_unit="one")
     assert bank.unit == 1.0
-    assert bank.offsets.diff().tolist() == [5, 5, 5, 10, 10, 10, 10, 10, 10]
+    assert np.diff(bank.offsets).tolist() == [5, 5, 5, 10, 10, 10, 10, 10, 10]
 
 
 def test_equal_radius_keeps_as_many_keys_as_plain_sampling_and_spreads_them_better() -> None:
@@ -143,7 +140,7 @@ def test_equal_radius_keeps_as_many_keys_as_plain_sampling_and_spreads_them_bett
 def test_the_unit_is_the_median_radius_at_the_base_ratio_whatever_the_sampling() -> None:
     features = normal_features(6)
     base = bank_of(features, sampling="none")
-    assert base.unit == pytest.approx(float(base.radii.median()), rel=1e-6)
+    assert base.unit == pytest.approx(float(np.median(base.radii)), rel=1e-6)
     for sampling in ("near-far", "equal-radius"):
         assert bank_of(features, sampling=sampling).unit == base.unit
 
@@ -172,9 +169,9 @@ def test_pictures_in_another_order_are_named_by_their_new_positions() -> None:
     order = np.random.default_rng(0).permutation(len(features) - 1) + 1
     order = np.concatenate([[0], order])  # the first stays: it owns the first keys
     bank, shuffled = bank_of(features), bank_of(features[order])
-    np.testing.assert_array_equal(shuffled.keys.numpy(), bank.keys.numpy())
-    np.testing.assert_array_equal(order[shuffled.pictures.numpy()], bank.pictures.numpy())
-    np.testing.assert_array_equal(shuffled.cells.numpy(), bank.cells.numpy())
+    np.testing.assert_array_equal(shuffled.keys, bank.keys)
+    np.testing.assert_array_equal(order[shuffled.pictures], bank.pictures)
+    np.testing.assert_array_equal(shuffled.cells, bank.cells)
 
 
 def test_building_leaves_the_features_as_they_were() -> None:
@@ -195,7 +192,7 @@ def test_there_are_never_more_keys_than_max_keys(max_keys: int, sampling: str) -
     bank = bank_of(features, sampling=sampling, max_keys=max_keys, distance_unit="one")
     free = bank_of(features, sampling=sampling, distance_unit="one")
     assert len(bank.keys) == min(max_keys, len(free.keys))
-    assert bank.offsets.diff().min() >= 1
+    assert np.diff(bank.offsets).min() >= 1
 
 
 @pytest.mark.parametrize("sampling", ["none", "near-far", "equal-radius"])
@@ -204,8 +201,8 @@ def test_a_bound_that_binds_nothing_changes_nothing(sampling: str) -> None:
     free = bank_of(features, sampling=sampling)
     for max_keys in (len(free.keys), 10**6):
         bank = bank_of(features, sampling=sampling, max_keys=max_keys)
-        assert torch.equal(bank.keys, free.keys)
-        assert torch.equal(bank.offsets, free.offsets)
+        assert np.array_equal(bank.keys, free.keys)
+        assert np.array_equal(bank.offsets, free.offsets)
         assert bank.unit == free.unit
 
 
@@ -225,7 +222,7 @@ def test_near_far_gives_far_patches_twice_the_keys_under_a_bound_too() -> None:
     features = normal_features(4)
     features[:, :, :2] = 2 + 0.01 * (features[:, :, :2] - 2)  # the upper patches hardly vary
     bank = bank_of(features, sampling="near-far", distance_unit="one", max_keys=36)
-    counts = bank.offsets.diff().tolist()  # 4 and 8 before they are cut down from 60
+    counts = np.diff(bank.offsets).tolist()  # 4 and 8 before they are cut down from 60
     assert sum(counts) == 36
     assert set(counts[:3]) <= {2, 3}
     assert set(counts[3:]) <= {4, 5}
@@ -309,7 +306,7 @@ def test_without_a_picture_its_keys_do_not_count(radius: int) -> None:
     np.testing.assert_allclose(distances, expected, rtol=1e-4)
     known = np.isfinite(expected)
     np.testing.assert_array_equal(keys[known], rows[known])
-    owners = bank.pictures.numpy()[keys]
+    owners = bank.pictures[keys]
     assert not (known & (owners == np.array(left_out)[:, None, None])).any()
 
 
@@ -337,9 +334,9 @@ def test_a_memorised_vector_is_found_at_distance_0() -> None:
     distances, keys = search(bank, normal, count=1)
     # Float32 and |q|^2 + |k|^2 - 2qk: half the digits of the vectors' norms.
     assert distances.max() * bank.unit < 1e-3 * np.linalg.norm(normal, axis=1).max()
-    cells = bank.cells.numpy()[keys[..., 0]]
+    cells = bank.cells[keys[..., 0]]
     np.testing.assert_array_equal(cells, np.tile(np.arange(36), (len(normal), 1)))
-    pictures = bank.pictures.numpy()[keys[..., 0]]
+    pictures = bank.pictures[keys[..., 0]]
     np.testing.assert_array_equal(pictures, np.tile(np.arange(12)[:, None], (1, 36)))
 
 
@@ -373,7 +370,7 @@ def test_a_wider_search_never_finds_larger_distances() -> None:
     assert (found[1] <= found[0] * rounding).all()
     assert (found[2] <= found[1] * rounding).all()
     # A radius as wide as the grid is one memory for all patches, with the same keys.
-    everywhere = bank.keys.numpy().astype(np.float64)
+    everywhere = bank.keys.astype(np.float64)
     vectors = asked.astype(np.float64).reshape(2, 6, -1).transpose(0, 2, 1)
     apart = np.linalg.norm(vectors[:, :, None] - everywhere, axis=-1) / bank.unit
     np.testing.assert_allclose(found[2][..., 0], apart.min(axis=-1), rtol=1e-4)
@@ -418,5 +415,5 @@ def test_pairwise_squared_equals_the_norm_of_differences(
 
 def test_patch_vectors_of_all_cells_is_the_whole_map() -> None:
     features = torch.from_numpy(normal_features(32, pictures=2))
-    whole = patch_vectors(features, torch.arange(36))
+    whole = patch_vectors(features, np.arange(36))
     assert whole.tolist() == features.permute(0, 2, 3, 1).reshape(72, 6).tolist()

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from PIL import Image
 
@@ -100,8 +99,7 @@ def test_a_bundle_needs_neither_weights_file_nor_training_pictures(tmp_path: Pat
     pictures.mkdir()
     for number, picture in enumerate(good_pictures(4)):
         Image.fromarray(picture).save(pictures / f"{number}.png")
-    state = {k: v.contiguous() for k, v in encoder.network.state_dict().items()}
-    safetensors.torch.save_file(state, weights)
+    weights.write_bytes(encoder.files["encoder.safetensors"])
     held = fitted(pictures, weights=str(weights))
     held.save(tmp_path / "part.fapm")
     expected = held.score(defective(1))
@@ -117,7 +115,7 @@ def test_without_thumbnails_no_picture_travels(tmp_path: Path, detector: Detecto
     held = fitted(good_pictures(), thumbnails=False)
     small = bundle_bytes(held, tmp_path / "small.fapm")
     _, parts = read_archive(tmp_path / "small.fapm")
-    assert set(parts) == {"encoder.safetensors", "memory.safetensors"}
+    assert set(parts) == {"encoder.onnx", "encoder.safetensors", "memory.safetensors"}
     assert len(small) < len(bundle_bytes(detector, tmp_path / "large.fapm"))
     for held_or_loaded in (held, fapm.load(tmp_path / "small.fapm")):
         assert held_or_loaded.predict(good(1)).comparison.thumbnail is None
@@ -147,10 +145,13 @@ def test_loading_what_is_not_there(tmp_path: Path) -> None:
 def test_the_manifest_says_what_is_inside(bundle: Path, detector: Detector) -> None:
     manifest, parts = read_archive(bundle)
     assert Config.create(**manifest["config"]) == CONFIG
-    assert manifest["encoder"]["sha256"] == detector.fitted_.encoder.digest()
+    encoder = detector.fitted_.encoder
+    assert manifest["encoder"]["precision"] == encoder.precision == "fp32"
+    assert [tuple(shape) for shape in manifest["encoder"]["shapes"]] == [*encoder.shapes]
+    assert {name: parts[name] for name in encoder.files} == encoder.files
     assert manifest["calibration"]["threshold"] == detector.threshold_
     for layer, bank in zip(manifest["layers"], detector.fitted_.banks, strict=True):
         assert layer["keys"] == len(bank.keys)
         assert layer["vectors"] == COUNT * bank.height * bank.width
         assert layer["distance_unit"] == bank.unit
-    assert len(parts) == 2 + len(detector.fitted_.thumbnails)
+    assert len(parts) == 3 + len(detector.fitted_.thumbnails)

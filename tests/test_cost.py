@@ -8,7 +8,7 @@ import parts
 from fapm import Detector, fitting, spool
 from fapm.config import Config
 from fapm.cost import Cost, expected_cost
-from fapm.memory.bank import budgets
+from fapm.memory.memorise import budgets
 
 SHAPES = [(40, 28, 28), (112, 14, 14)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from torch import Tensor
 
 import fapm
 from fapm.archive import read_archive, write_archive
-from fapm.errors import BundleError
-from stripes import (
-    COUNT,
-)
+from fapm.bundle import save
+from fapm.engines import Runtime
+from fapm.errors import BundleError, EngineError
+from stripes import COUNT, good
 
 # Hostile bundles: every checksum is right, and what they say is wrong. Each must be refused when it
 # is loaded, in one line, and not crash or call defects good later.
@@ -105,7 +106,7 @@ def test_a_missing_tensor_is_refused(name: str, bundle: Path, tmp_path: Path) ->
     refuse(forged, tmp_path / "part.fapm")
 
 
-@pytest.mark.parametrize("part", ["memory.safetensors", "encoder.safetensors"])
+@pytest.mark.parametrize("part", ["memory.safetensors", "encoder.safetensors", "encoder.onnx"])
 @pytest.mark.parametrize("content", [b"", b"xx", b"\xff" * 100, None], ids=str)
 def test_a_part_that_is_no_safetensors_is_refused(
     part: str, content: bytes | None, bundle: Path, tmp_path: Path
@@ -172,7 +173,6 @@ MANIFEST: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "an encoder that is a number": (("encoder", "name"), 18),
     "an encoder with a stray field": (("encoder", "flavour"), "sweet"),
     "one layer of two": (("encoder", "layers"), ["blocks.2"]),
-    "a layer nobody knows": (("encoder", "layers"), ["blocks.2", "blocks.9"]),
     "frames of negative size": (("encoder", "input_size"), -64),
     "frames of another size": (("encoder", "input_size"), 96),
     "frames of text": (("encoder", "input_size"), "64"),
@@ -266,3 +266,19 @@ def test_a_manifest_with_something_missing_is_refused(
         inner = inner[step]
     del inner[place[-1]]
     refuse(forged, tmp_path / "part.fapm")
+
+
+@pytest.mark.parametrize("content", [b"", b"xx", b"\xff" * 100], ids=str)
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_graph_that_no_engine_can_read_is_refused_in_one_line(
+    content: bytes, engine: str, bundle: Path, tmp_path: Path
+) -> None:
+    held = fapm.load(bundle)
+    files = {**held.fitted_.encoder.files, "encoder.onnx": content}
+    forged = replace(held.fitted_, encoder=replace(held.fitted_.encoder, files=files))
+    save(forged, tmp_path / "part.fapm")
+    runtime = Runtime(engine=engine)  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match=r"^engine: this .* cannot load the graph") as caught:
+        fapm.load(tmp_path / "part.fapm", runtime=runtime).predict(good(1))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500

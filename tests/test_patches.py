@@ -9,14 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import reference
-from fapm.memory.bank import cells_by_patch, patch_vectors
-from fapm.memory.patches import (
-    aggregate,
-    concatenate_layers,
-    neighbour_patches,
-    patch_grid,
-    patch_of_cell,
-)
+from fapm.memory.geometry import cells_by_patch, neighbour_patches, patch_grid, patch_of_cell
+from fapm.memory.patches import aggregate, concatenate_layers, patch_vectors
 
 EDGES = st.integers(1, 40)
 GRIDS = st.integers(1, 64)
@@ -45,7 +39,7 @@ def test_aggregate_counts_the_zeros_beyond_the_border() -> None:
 def test_patch_of_cell_equals_the_rule_in_exact_arithmetic(
     height: int, width: int, grid: int
 ) -> None:
-    numbers = patch_of_cell(height, width, grid).numpy()
+    numbers = patch_of_cell(height, width, grid)
     np.testing.assert_array_equal(numbers, reference.patch_numbers(height, width, grid))
 
 
@@ -58,7 +52,7 @@ def test_every_cell_belongs_to_exactly_one_patch_and_no_patch_is_empty(
     rows, columns = patch_grid(height, width, grid)
     assert len(patches) == rows * columns
     assert all(len(cells) for cells in patches)
-    assert sorted(torch.cat(patches).tolist()) == list(range(height * width))
+    assert sorted(np.concatenate(patches).tolist()) == list(range(height * width))
 
 
 @settings(deadline=None)
@@ -84,7 +78,7 @@ def test_where_the_grid_divides_the_map_patches_are_the_papers(
     cells: int, grid: int, size: int
 ) -> None:
     blocks = np.kron(np.arange(grid * grid).reshape(grid, grid), np.ones((size, size), int))
-    np.testing.assert_array_equal(patch_of_cell(cells, cells, grid).numpy(), blocks)
+    np.testing.assert_array_equal(patch_of_cell(cells, cells, grid), blocks)
 
 
 def test_a_grid_larger_than_the_map_has_one_patch_per_cell() -> None:
@@ -101,7 +95,7 @@ def test_patch_vectors_come_picture_after_picture_and_cell_after_cell(
     memory_format: torch.memory_format,
 ) -> None:
     features = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).reshape(2, 3, 4, 5)
-    cells = torch.tensor([1, 2, 6, 7])
+    cells = np.array([1, 2, 6, 7])
     vectors = patch_vectors(features.contiguous(memory_format=memory_format), cells)
     expected = [
         features[n, :, y, x].tolist() for n in (0, 1) for y, x in ((0, 1), (0, 2), (1, 1), (1, 2))

@@ -19,8 +19,10 @@ from fapm import fitting
 from fapm.calibration import calibrate
 from fapm.config import Config
 from fapm.encoders import create_encoder
-from fapm.fitting import Fitted, Frame
-from fapm.graph import Graph, Scored
+from fapm.engines import Runtime, open_encoder, open_engine
+from fapm.fitted import EncoderSpec, Fitted
+from fapm.frames import Frame, read_frame
+from fapm.graph import Scored, Search, aggregate
 
 Pictures = list[NDArray[np.uint8]]
 
@@ -76,7 +78,8 @@ class Case:
     fitted: Fitted
     normal: list[Tensor]  # features of the normal pictures, per layer
     asked: list[Tensor]  # of the inspected ones
-    frames: Tensor
+    raw: list[Tensor]  # as the encoder gives them
+    frames: Pictures
     memories: list[reference.Memory]
 
     def judge(self, features: list[Tensor], without: range | None = None) -> reference.Judged:
@@ -110,13 +113,12 @@ def inspected_pictures() -> Pictures:
     return [good, scratched]
 
 
-def frames_of(pictures: Pictures, config: Config, graph: Graph) -> Tensor:
-    interpolation = graph.encoder.spec.interpolation
+def frames_of(pictures: Pictures, case: Config, spec: EncoderSpec) -> Pictures:
     frames = [
-        fitting.read_frame(picture, config, interpolation, max_pixels=10**6) for picture in pictures
+        read_frame(picture, case, spec.interpolation, max_pixels=10**6) for picture in pictures
     ]
     assert all(isinstance(frame, Frame) for frame in frames)
-    return fitting.stack(frames)  # type: ignore[arg-type]
+    return [frame.pixels for frame in frames]  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "_"))
@@ -124,13 +126,12 @@ def case(request: pytest.FixtureRequest) -> Case:
     config = CASES[request.param]
     encoder = create_encoder(config)
     pictures = pictures_of_a_part(0, NORMAL)
-    fitted = fitting.fit(pictures, config, encoder)
-    with torch.inference_mode():
-        batches = frames_of(pictures, config, fitted.graph).split(fitting.BATCH)
-        features = [fitted.graph.features(batch) for batch in batches]
-        normal = [torch.cat(layer) for layer in zip(*features, strict=True)]
-        frames = frames_of(inspected_pictures(), config, fitted.graph)
-        asked = fitted.graph.features(frames)
+    fitted = fitting.fit(pictures, config, encoder, Runtime())
+    runner = open_encoder(fitted.encoder, Runtime())
+    frames = frames_of(inspected_pictures(), config, encoder.spec)
+    raw = [torch.from_numpy(f) for f in runner.features(frames)]
+    features = runner.features(frames_of(pictures, config, encoder.spec))
+    normal = aggregate([torch.from_numpy(f) for f in features], config)
     memories = [
         reference.memorise(
             as_float64(layer),
@@ -142,13 +143,12 @@ def case(request: pytest.FixtureRequest) -> Case:
         )
         for layer in normal
     ]
-    return Case(config, fitted, normal, asked, frames, memories)
+    return Case(config, fitted, normal, aggregate(raw, config), raw, frames, memories)
 
 
 @pytest.fixture(scope="module")
 def scored(case: Case) -> Scored:
-    with torch.inference_mode():
-        return case.fitted.graph(case.frames)
+    return Search(case.config, case.fitted.banks)(case.asked)
 
 
 def assert_close_to(actual: Any, expected: NDArray[np.float64]) -> None:
@@ -157,8 +157,7 @@ def assert_close_to(actual: Any, expected: NDArray[np.float64]) -> None:
 
 
 def test_features_are_pooled_and_where_asked_concatenated(case: Case) -> None:
-    with torch.inference_mode():
-        layers = [reference.average_pool(as_float64(f)) for f in case.fitted.encoder(case.frames)]
+    layers = [reference.average_pool(as_float64(f)) for f in case.raw]
     expected = layers if case.config.layer_wise else [reference.concatenate(layers)]
     assert len(case.asked) == len(expected)
     for features, layer in zip(case.asked, expected, strict=True):
@@ -170,9 +169,9 @@ def test_the_same_keys_are_memorised(case: Case) -> None:
         assert bank.offsets.tolist() == np.cumsum([0, *map(len, memory.keys)]).tolist()
         assert bank.pictures.tolist() == np.concatenate(memory.pictures).tolist()
         assert bank.cells.tolist() == np.concatenate(memory.cells).tolist()
-        np.testing.assert_allclose(bank.keys.numpy(), np.concatenate(memory.keys), rtol=1e-6)
+        np.testing.assert_allclose(bank.keys, np.concatenate(memory.keys), rtol=1e-6)
         assert bank.unit == pytest.approx(memory.unit, rel=1e-4)
-        assert_close_to(bank.radii.numpy(), np.array(memory.radii))
+        assert_close_to(bank.radii, np.array(memory.radii))
 
 
 def test_scores_and_worst_cells_are_equal(case: Case, scored: Scored) -> None:
@@ -208,6 +207,21 @@ def test_the_keys_named_are_the_nearest_to_the_worst_cell(case: Case, scored: Sc
             )
 
 
+@pytest.mark.parametrize("engine", ["openvino", "torch", "onnxruntime"])
+def test_every_engine_gives_the_papers_scores_and_maps(case: Case, engine: str) -> None:
+    said = open_engine(case.fitted, Runtime(engine=engine)).run(case.frames)  # type: ignore[arg-type]
+    judged = case.judge(case.asked)
+    layers, size = len(case.fitted.banks), case.config.input_size
+    assert [v.shape for v in said] == [(2,), (2, size, size), (2,), (2, layers), (2, layers)]
+    assert [v.dtype for v in said] == [np.float32, np.float32, np.int64, np.float32, np.int64]
+    np.testing.assert_allclose(said.scores, judged.scores, rtol=1e-3)
+    np.testing.assert_array_equal(said.cells, judged.cells)
+    np.testing.assert_allclose(said.maps, judged.maps, atol=1e-3 * judged.maps.max())
+    expected = Search(case.config, case.fitted.banks)(case.asked)
+    np.testing.assert_allclose(said.distances, expected.distances, rtol=1e-3)
+    np.testing.assert_array_equal(said.keys, expected.keys)
+
+
 def test_leave_one_out_scores_and_thresholds_are_equal(case: Case) -> None:
     judged = case.judge(case.normal, without=range(NORMAL))
     calibration = case.fitted.calibration
@@ -228,8 +242,8 @@ def test_leave_one_out_in_small_steps_is_leave_one_out(monkeypatch: pytest.Monke
     config = Config.create(resize=64)
     encoder = create_encoder(config)
     pictures = pictures_of_a_part(0, NORMAL)
-    at_once = fitting.fit(pictures, config, encoder).calibration
+    at_once = fitting.fit(pictures, config, encoder, Runtime()).calibration
     monkeypatch.setattr(fitting, "_DISTANCES", 1)
-    one_by_one = fitting.fit(pictures, config, encoder).calibration
+    one_by_one = fitting.fit(pictures, config, encoder, Runtime()).calibration
     np.testing.assert_allclose(one_by_one.scores, at_once.scores, rtol=1e-5)
     assert one_by_one.map_threshold == pytest.approx(at_once.map_threshold, rel=1e-5)

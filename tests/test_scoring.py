@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import reference
+from fapm.memory.geometry import smoothing_matrix, upsample_index
 from fapm.memory.scoring import (
     anomaly_map,
     fill_ranks,
     image_score,
-    smoothing_matrix,
     unify,
-    upsample_index,
 )
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -48,7 +47,7 @@ def test_nearest_upsampling_takes_the_cell_that_lies_there(
 ) -> None:
     numbers = np.arange(size[0] * size[1]).reshape(size)
     expected = reference.nearest_upsampling(numbers, *onto)
-    np.testing.assert_array_equal(upsample_index(size, onto).reshape(onto).numpy(), expected)
+    np.testing.assert_array_equal(upsample_index(size, onto).reshape(onto), expected)
 
 
 @settings(deadline=None)
@@ -74,7 +73,7 @@ def test_row_order_repeats_cells_as_the_authors_code_does() -> None:
 def test_row_order_equals_repetition(size: tuple[int, int], onto: tuple[int, int]) -> None:
     numbers = np.arange(size[0] * size[1]).reshape(size)
     expected = reference.row_order_upsampling(numbers, *onto)
-    index = upsample_index(size, onto, "row-order").reshape(onto).numpy()
+    index = upsample_index(size, onto, "row-order").reshape(onto)
     np.testing.assert_array_equal(index, expected)
 
 
@@ -85,7 +84,7 @@ def test_layers_are_summed_rank_by_rank_on_the_finest_grid(mode: str, finest_fir
     layers = layers if finest_first else layers[::-1]
     unified = unify(
         [torch.from_numpy(layer).flatten(1, 2) for layer in layers],
-        [upsample_index(layer.shape[1:3], (6, 6), mode) for layer in layers],
+        [torch.from_numpy(upsample_index(layer.shape[1:3], (6, 6), mode)) for layer in layers],
     )
     expected = reference.unify(layers, mode)
     np.testing.assert_allclose(unified.numpy().reshape(expected.shape), expected, rtol=1e-12)

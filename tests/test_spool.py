@@ -18,7 +18,8 @@ from conftest import Refusal
 from fapm import Detector, spool
 from fapm.config import Config
 from fapm.errors import EncoderError, OutputError
-from fapm.memory.bank import cells_by_patch, patch_vectors
+from fapm.memory.geometry import cells_by_patch
+from fapm.memory.patches import patch_vectors
 from fapm.spool import Spool
 
 Usage = namedtuple("Usage", "total used free")

@@ -117,6 +117,9 @@ def quantise(model: bytes, frames: Frames) -> dict[str, bytes]:
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(frames),
         )
+    # Unnamed nodes are called by a counter of the whole process: number them by their place.
+    for number, node in enumerate(quantised.get_ordered_ops()):
+        node.set_friendly_name(f"{node.get_type_name()}_{number}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "encoder.xml")
         openvino.ov.save_model(quantised, path, compress_to_fp16=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,14 @@ from fapm.fitted import Fitted, FrozenEncoder
 
 def open_engine(fitted: Fitted, runtime: Runtime) -> OrtEngine:
     """The whole graph: encoder and search in one."""
-    return OrtEngine(whole_model(fitted).SerializeToString(), runtime)
+    with _one_line_errors():
+        return OrtEngine(whole_model(fitted).SerializeToString(), runtime)
 
 
 def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> OrtEncoder:
     """The encoder alone."""
-    return OrtEncoder(encoder.files["encoder.onnx"], runtime)
+    with _one_line_errors():
+        return OrtEncoder(encoder.files["encoder.onnx"], runtime)
 
 
 def whole_model(fitted: Fitted) -> onnx.ModelProto:
@@ -50,14 +53,7 @@ class _Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = runtime.threads or 0
         self.threads = runtime.threads or os.cpu_count() or 1
-        try:
-            self._session = ort.InferenceSession(model, options, providers=[*runtime.providers])
-        except Exception as error:  # the runtime's exceptions share no base but this
-            reason = " ".join(str(error).split())[:200]
-            raise EngineError(
-                f"engine: this ONNX Runtime ({ort.__version__}) cannot load the graph ({reason}); "
-                "type: pip install --upgrade onnxruntime"
-            ) from error
+        self._session = ort.InferenceSession(model, options, providers=[*runtime.providers])
 
     def _outputs(
         self, frames: Sequence[NDArray[np.uint8]], names: list[str] | None
@@ -81,3 +77,17 @@ class OrtEncoder(_Session):
     def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Per layer float32 ``[B, C, H, W]`` of frames RGB uint8 ``[S, S, 3]``."""
         return self._outputs(frames, None)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except EngineError:
+        raise
+    except Exception as error:  # the runtime's exceptions, and protobuf's, share no other base
+        reason = " ".join(str(error).split())[:200]
+        raise EngineError(
+            f"engine: this ONNX Runtime ({ort.__version__}) cannot load the graph ({reason}); "
+            "type: pip install --upgrade onnxruntime, or fit the bundle again"
+        ) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from queue import SimpleQueue
 from typing import Any
@@ -24,19 +25,21 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 def open_engine(fitted: Fitted, runtime: Runtime) -> OpenVinoEngine:
     """The whole graph: encoder and search in one."""
-    encoder, precision = read_encoder(fitted.encoder), fitted.encoder.precision
-    head = read_search(fitted)
-    if precision == "bf16":
-        # Nothing behind the encoder may be rounded to bf16, and one graph has one precision.
-        chain = [_compile(encoder, "bf16", runtime), _compile(head, "fp32", runtime)]
-    else:
-        chain = [_compile(join(encoder, head), precision, runtime)]
-    return OpenVinoEngine(chain)
+    with _one_line_errors():
+        encoder, precision = read_encoder(fitted.encoder), fitted.encoder.precision
+        head = read_search(fitted)
+        if precision == "bf16":
+            # Nothing behind the encoder may be rounded to bf16, and one graph has one precision.
+            chain = [_compile(encoder, "bf16", runtime), _compile(head, "fp32", runtime)]
+        else:
+            chain = [_compile(join(encoder, head), precision, runtime)]
+        return OpenVinoEngine(chain)
 
 
 def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> OpenVinoEncoder:
     """The encoder alone."""
-    return OpenVinoEncoder([_compile(read_encoder(encoder), encoder.precision, runtime)])
+    with _one_line_errors():
+        return OpenVinoEncoder([_compile(read_encoder(encoder), encoder.precision, runtime)])
 
 
 class _Chain:
@@ -137,11 +140,16 @@ def _compile(model: Any, precision: str, runtime: Runtime) -> Any:
     }
     if runtime.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = runtime.threads
+    return core().compile_model(model, "CPU", settings)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
     try:
-        return core().compile_model(model, "CPU", settings)
+        yield
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-200:]
         raise EngineError(
-            f"engine: this OpenVINO ({ov.__version__}) cannot compile the graph ({reason}); "
-            "type: pip install --upgrade openvino"
+            f"engine: this OpenVINO ({ov.__version__}) cannot load the graph ({reason}); "
+            "type: pip install --upgrade openvino, or fit the bundle again"
         ) from error
