@@ -72,7 +72,7 @@ def describe(parts: Mapping[str, bytes]) -> dict[str, Any]:
 
 def manifest_of(contents: Mapping[str, bytes] = PARTS, **changes: object) -> dict[str, Any]:
     """The whole manifest of an archive with these parts, but for the changes."""
-    own = {"format": "fapm", "format_version": 1, "parts": describe(contents)}
+    own = {"format": "fapm", "format_version": FORMAT_VERSION, "parts": describe(contents)}
     return {**MANIFEST, **own, **changes}
 
 
@@ -156,11 +156,11 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_the_bytes_of_format_1_are_fixed(honest: bytes) -> None:
+def test_the_bytes_of_format_2_are_fixed(honest: bytes) -> None:
     # When this fails, bundles written so far can no longer be read: raise FORMAT_VERSION and keep
     # reading the old ones, or undo the change.
-    assert FORMAT_VERSION == 1
-    digest = "7e69d792d50e3044a9b5a4026e52f4f59c8608b7709c9b2fc96501d86b55916e"
+    assert FORMAT_VERSION == 2
+    digest = "16717e006cc3f4d8dfc7d0d72d482018bd798a85f57b2873bdea37dc7f22acbd"
     assert hashlib.sha256(honest).hexdigest() == digest
 
 
@@ -322,6 +322,14 @@ def test_names_that_are_not_plain(path: Path, name: str) -> None:
 def test_other_manifests(path: Path, manifest: object) -> None:
     path.write_bytes(forge(manifest))
     assert "not a fapm bundle" in refusal(path)
+
+
+def test_older_format(path: Path) -> None:
+    path.write_bytes(forge(manifest_of(format_version=1)))
+    assert refusal(path) == (
+        f"{path}: written by an older fapm (format 1, this one reads {FORMAT_VERSION}); "
+        "fit it again from its pictures"
+    )
 
 
 def test_newer_format(path: Path) -> None:

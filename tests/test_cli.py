@@ -37,6 +37,8 @@ KNOBS: dict[str, tuple[tuple[str, ...], Any]] = {
     "layer_wise": (("--no-layer-wise",), False),
     "sampling": (("--sampling", "near-far"), "near-far"),
     "ratio": (("--ratio", "0.05"), 0.05),
+    "budget_pictures": (("--budget-pictures", "100"), 100),
+    "max_keys": (("--max-keys", "2000"), 2000),
     "far_threshold": (("--far-threshold", "0.4"), 0.4),
     "distance_unit": (("--distance-unit", "one"), "one"),
     "neighbours": (("--neighbours", "2"), 2),
@@ -45,6 +47,7 @@ KNOBS: dict[str, tuple[tuple[str, ...], Any]] = {
     "sigma": (("--sigma", "2.5"), 2.5),
     "false_positive_rate": (("--false-positive-rate", "0.1"), 0.1),
     "unsure_rate": (("--unsure-rate", "0.2"), 0.2),
+    "precision": (("--precision", "fp32"), "fp32"),
     "thumbnails": (("--no-thumbnails",), False),
     "seed": (("--seed", "3"), 3),
 }

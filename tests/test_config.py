@@ -64,6 +64,8 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("unsure_rate", 0),
     ("unsure_rate", 0.5),
     ("unsure_rate", math.nan),
+    ("precision", "fp16"),
+    ("precision", None),
     ("thumbnails", "some"),
     ("seed", -1),
     ("seed", 2**31),
@@ -133,6 +135,7 @@ def test_paper_is_the_papers() -> None:
         "sampling": "near-far",
         "distance_unit": "one",
         "budget_pictures": None,
+        "precision": "fp32",
     }
     assert (paper.grid, paper.ratio, paper.neighbours) == (7, 0.1, 4)
     assert (paper.far_threshold, paper.sigma, paper.radius) == (0.5, 4.0, 0)
