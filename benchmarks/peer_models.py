@@ -21,14 +21,13 @@ from importlib.metadata import version
 
 sys.modules["openvino_telemetry"] = None  # importing it now fails
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TQDM_DISABLE"] = "1"
 warnings.filterwarnings("ignore", category=FutureWarning, module="timm|anomalib")
 
 import numpy as np
 import openvino
 import torch
 from anomalib.models import EfficientAd, Padim, Patchcore
-from anomalib.models.components import KCenterGreedy
+from anomalib.models.components.sampling import k_center_greedy
 from numpy.typing import NDArray
 
 logging.getLogger("anomalib").setLevel(logging.ERROR)
@@ -153,7 +152,8 @@ def _compile(model: openvino.Model, precision: str) -> openvino.CompiledModel:
 
 def greedy_coreset(vectors: torch.Tensor, count: int) -> list[int]:
     """anomalib's coreset of ``count`` among ``[M, C]``: sparse random projection, then greedy."""
-    sampler = KCenterGreedy(embedding=vectors, sampling_ratio=0.1)
+    k_center_greedy.tqdm = lambda steps, desc: steps  # no progress bar
+    sampler = k_center_greedy.KCenterGreedy(embedding=vectors, sampling_ratio=0.1)
     sampler.coreset_size = count
     return sampler.select_coreset_idxs()
 
