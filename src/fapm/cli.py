@@ -263,7 +263,7 @@ def doctor_command() -> None:
     """Say what this machine offers."""
     from fapm import doctor
 
-    console.print_facts(doctor.examine())
+    console.print_facts([*doctor.examine()])
 
 
 @app.command("demo")

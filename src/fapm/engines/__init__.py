@@ -131,7 +131,7 @@ def engine_name(runtime: Runtime) -> str:
         It is not installed.
     """
     name = "openvino" if runtime.engine == "auto" else runtime.engine
-    if find_spec(name) is None:
+    if not _installed(name):
         package = "fapm[fit]" if name == "torch" else name
         raise EngineError(f"engine: {name} is not installed; type: pip install '{package}'")
     return name
@@ -171,3 +171,10 @@ def _module(runtime: Runtime, precision: str) -> Any:
     from fapm.engines import onnxruntime
 
     return onnxruntime
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # a module that somebody has blocked
+        return False
