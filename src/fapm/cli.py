@@ -1,4 +1,4 @@
-"""The command line: fit, inspect, evaluate, info, doctor, demo."""
+"""The command line: fit, inspect, evaluate, info, export, doctor, demo."""
 
 from __future__ import annotations
 
@@ -255,6 +255,22 @@ def info_command(
         print(json.dumps(manifest, indent=2))
         return
     console.print_facts(console.bundle_facts(model, manifest, Detector.load(model).notes_))
+
+
+@app.command("export")
+@one_line_errors
+def export_command(
+    model: Annotated[Path, typer.Argument(help="a bundle written by fapm fit")],
+    folder: Annotated[Path, typer.Argument(help="folder to write into")],
+    to: Annotated[str, typer.Option(help="onnx | openvino")] = "openvino",
+) -> None:
+    """Write the graph for other programs, and prove that it scores the same."""
+    from fapm.detector import Detector
+    from fapm.export import export, sample_frames
+
+    detector = Detector.load(model)
+    difference = export(detector, to, folder, sample_frames(detector))
+    print(f"{folder}: largest score difference {difference:.1e}")
 
 
 @app.command("doctor")

@@ -120,7 +120,8 @@ class Config(BaseModel):
     )
     precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
         "auto",
-        description="what the encoder computes in; auto: the fastest that normal pictures allow",
+        description="what the encoder computes in: bf16 and int8 are faster and less exact; "
+        "auto: fp32",
     )
     thumbnails: bool = Field(
         True, description="small pictures of the normals travel in the bundle, for comparison"

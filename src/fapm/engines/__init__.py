@@ -16,6 +16,9 @@ from fapm.fitted import Fitted, FrozenEncoder
 EngineName = Literal["auto", "openvino", "torch", "onnxruntime"]
 Hint = Literal["latency", "throughput"]
 
+# What graphs call their outputs: the fields of Scored.
+OUTPUTS = ("scores", "maps", "cells", "distances", "keys")
+
 _MAX_THREADS = 1024
 
 

@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.compose
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from fapm.engines import Runtime, Scored
-from fapm.engines.search import OUTPUTS, write_search
+from fapm.engines import OUTPUTS, Runtime, Scored
+from fapm.engines.whole import whole_model
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
 
@@ -29,15 +27,6 @@ def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> OrtEncoder:
     """The encoder alone."""
     with _one_line_errors():
         return OrtEncoder(encoder.files["encoder.onnx"], runtime)
-
-
-def whole_model(fitted: Fitted) -> onnx.ModelProto:
-    """Encoder and search as one ONNX model, fp32; inputs and outputs as the search's."""
-    encoder = onnx.load_from_string(fitted.encoder.files["encoder.onnx"])
-    search = write_search(fitted.banks, fitted.config, fitted.encoder.shapes)
-    search.ir_version = encoder.ir_version
-    names = [(output.name, output.name) for output in encoder.graph.output]
-    return onnx.compose.merge_models(encoder, search, names)
 
 
 class _Session:

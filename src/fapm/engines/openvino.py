@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fapm.engines import Runtime, Scored
+from fapm.engines import OUTPUTS, Runtime, Scored
 from fapm.engines.quiet import import_quietly
-from fapm.engines.search import OUTPUTS, SearchPrecision, write_search
+from fapm.engines.search import SearchPrecision, write_search
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
 

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fapm.config import Config
+from fapm.engines import OUTPUTS
 from fapm.memory import geometry
 from fapm.memory.bank import MemoryBank
 
 SearchPrecision = Literal["fp32", "int8"]
 
-OUTPUTS = ("scores", "maps", "cells", "distances", "keys")
 OPSET = 17
 _IR_VERSION = 8  # what ONNX Runtime 1.15 and OpenVINO 2023 already read
 

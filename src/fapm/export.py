@@ -1,0 +1,142 @@
+"""A detector's graph as a file for other programs, proven on pictures."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fapm.detector import Detector
+from fapm.engines import OUTPUTS, openvino
+from fapm.engines.whole import whole_model
+from fapm.errors import ConfigError, EngineError, OutputError
+from fapm.files import make_directory
+from fapm.fitted import Fitted
+
+Format = Literal["onnx", "openvino"]
+
+# Scores of the file may differ from the detector's by this share, and no more.
+TOLERANCE = 1e-3
+
+
+def export(
+    detector: Detector, kind: str, folder: Path, frames: Sequence[NDArray[np.uint8]]
+) -> float:
+    """Write ``model.onnx``, or ``model.xml`` and ``model.bin``, with ``detector.json`` beside.
+
+    What was written is run before it gets its name; a file that says something else is none.
+
+    Parameters
+    ----------
+    kind
+        ``onnx`` or ``openvino``.
+    frames
+        to compare scores on, RGB uint8 ``[S, S, 3]`` each.
+
+    Returns
+    -------
+    largest relative difference of a score.
+
+    Raises
+    ------
+    ConfigError
+        Unknown ``kind``.
+    EngineError
+        The precision cannot be written in this format, or its runtime is not installed.
+    OutputError
+        ``folder`` cannot be written, or what was written scores otherwise.
+    """
+    if kind not in get_args(Format):
+        raise ConfigError(f"to: unknown {kind!r}; choose one of {', '.join(get_args(Format))}")
+    fitted = detector.fitted_
+    if fitted.encoder.precision == "bf16" or (kind, fitted.encoder.precision) == ("onnx", "int8"):
+        raise EngineError(
+            f"precision: a bundle fitted with {fitted.encoder.precision} cannot be exported to "
+            f"{kind}; fit again with --precision {'fp32' if kind == 'onnx' else 'fp32 or int8'}"
+        )
+    make_directory(folder)
+    expected = detector.engine_.run(frames).scores
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as unproven:
+            model = _write(fitted, kind, Path(unproven))
+            said = _run_onnx(model, frames) if kind == "onnx" else _run_openvino(model, frames)
+            difference = float(np.max(np.abs(said - expected) / np.maximum(expected, 1e-9)))
+            if not difference <= TOLERANCE:  # nor NaN
+                raise OutputError(
+                    f"{folder}: nothing exported: the {kind} file scores {difference:.2g} off the "
+                    f"detector, more than {TOLERANCE:g}; try another version of its runtime"
+                )
+            for file in Path(unproven).iterdir():
+                file.replace(folder / file.name)
+        text = json.dumps(describe(fitted), indent=2)
+        (folder / "detector.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return difference
+
+
+def describe(fitted: Fitted) -> dict[str, Any]:
+    """What a program needs besides the graph, to make frames and to judge scores."""
+    config, levels = fitted.config, fitted.calibration
+
+    def finite(level: float) -> float | None:
+        return level if np.isfinite(level) else None
+
+    return {
+        "input": f"frame: uint8 [1, {config.input_size}, {config.input_size}, 3], RGB",
+        "resize": config.resize,
+        "crop": config.crop,
+        "interpolation": fitted.encoder.spec.interpolation,
+        "outputs": list(OUTPUTS),
+        "threshold": finite(levels.threshold),
+        "unsure_threshold": finite(levels.unsure_threshold),
+        "map_threshold": finite(levels.map_threshold),
+        "precision": fitted.encoder.precision,
+    }
+
+
+def sample_frames(detector: Detector, count: int = 8) -> list[NDArray[np.uint8]]:
+    """Seeded frames of blocks and noise, RGB uint8 ``[S, S, 3]``."""
+    size, rng = detector.config.input_size, np.random.default_rng(detector.config.seed)
+    frames = []
+    for _ in range(count):
+        blocks = rng.integers(0, 256, (-(-size // 16), -(-size // 16), 3))
+        picture = np.kron(blocks, np.ones((16, 16, 1)))[:size, :size]
+        noisy = picture + rng.normal(scale=10, size=picture.shape)
+        frames.append(noisy.clip(0, 255).astype(np.uint8))
+    return frames
+
+
+def _write(fitted: Fitted, kind: str, folder: Path) -> Path:
+    if kind == "onnx":
+        path = folder / "model.onnx"
+        path.write_bytes(whole_model(fitted).SerializeToString())
+        return path
+    path = folder / "model.xml"
+    model = openvino.join(openvino.read_encoder(fitted.encoder), openvino.read_search(fitted))
+    openvino.ov.save_model(model, path, compress_to_fp16=False)
+    return path
+
+
+def _run_onnx(path: Path, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise EngineError(
+            "export: onnxruntime, which proves the file, is not installed; type: "
+            "pip install onnxruntime"
+        ) from None
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    scores = [session.run(["scores"], {"frame": frame[None]})[0] for frame in frames]
+    return np.concatenate(scores)
+
+
+def _run_openvino(path: Path, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    # f32 where a model is not quantised: by default OpenVINO rounds to bf16 where it can.
+    model = openvino.core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.concatenate([np.array(model(frame[None])["scores"]) for frame in frames])

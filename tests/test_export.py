@@ -1,0 +1,74 @@
+"""Exported graphs score as the detector, with and without fapm."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fapm
+from conftest import Command, Refusal
+from fapm import export
+from fapm.errors import OutputError
+from stripes import fitted, good_pictures
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_an_exported_graph_scores_the_same_without_fapm(
+    kind: str, bundle: Path, folder: Path, run: Command, tmp_path: Path
+) -> None:
+    finished = run("export", bundle, tmp_path / "out", "--to", kind)
+    assert finished.code == 0, finished.err
+    assert float(finished.out.split()[-1]) < 1e-3
+    suffixes = {"onnx": {".onnx"}, "openvino": {".xml", ".bin"}}[kind]
+    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {*suffixes, ".json"}
+
+    pictures = sorted(folder.iterdir())[:4]
+    script = EXAMPLES / {"onnx": "onnxruntime_inspect.py", "openvino": "openvino_inspect.py"}[kind]
+    assert "import fapm" not in script.read_text()
+    command = [sys.executable, script, tmp_path / "out", *pictures]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    scores = [float(line.split()[1]) for line in said.stdout.splitlines()]
+    np.testing.assert_allclose(scores, fapm.load(bundle).score(pictures), rtol=1e-3)
+
+
+def test_what_goes_along_says_how_to_judge(bundle: Path, run: Command, tmp_path: Path) -> None:
+    assert run("export", bundle, tmp_path, "--to", "onnx").code == 0
+    about = json.loads((tmp_path / "detector.json").read_text())
+    held = fapm.load(bundle)
+    assert about["threshold"] == held.threshold_
+    assert (about["resize"], about["crop"], about["interpolation"]) == (64, None, "bicubic")
+
+
+def test_int8_goes_to_openvino_and_not_to_onnx(
+    run: Command, refusal: Refusal, tmp_path: Path
+) -> None:
+    fitted(good_pictures(), precision="int8").save(tmp_path / "int8.fapm")
+    assert run("export", tmp_path / "int8.fapm", tmp_path / "out").code == 0
+    said = refusal("export", tmp_path / "int8.fapm", tmp_path / "onnx", "--to", "onnx")
+    assert said.startswith("precision: a bundle fitted with int8 cannot be exported to onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_a_file_that_scores_otherwise_is_not_left_behind(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = fapm.load(bundle)
+    run_it = export._run_onnx
+    monkeypatch.setattr(export, "_run_onnx", lambda path, frames: run_it(path, frames) * 1.01)
+    with pytest.raises(OutputError, match=r"nothing exported: the onnx file scores 0\.01 off"):
+        export.export(held, "onnx", tmp_path / "out", export.sample_frames(held))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_bad_exports(bundle: Path, refusal: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    said = refusal("export", bundle, tmp_path / "out", "--to", "tflite")
+    assert said == "to: unknown 'tflite'; choose one of onnx, openvino"
+    assert str(tmp_path / "file") in refusal("export", bundle, tmp_path / "file")
