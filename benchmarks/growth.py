@@ -24,16 +24,19 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fapm import bundle, fitting
 from fapm.config import Config
 from fapm.datasets import list_images
 from fapm.encoders import Encoder, create_encoder
-from fapm.fitting import Fitted, Picture
-from fapm.graph import Graph
+from fapm.engines import Runtime, open_engine
+from fapm.fitted import Fitted
+from fapm.frames import Picture
 
 SHAPES = ((40, 28, 28), (112, 14, 14))
 _PIXELS = 32  # synthetic pictures are blank and only counted
@@ -57,50 +60,38 @@ def fit_synthetic(pictures: int, config: Config, encoder: Encoder) -> tuple[Fitt
     """Fit on synthetic features; what came of it, and seconds without making the features."""
     made, spent = 0, 0.0
 
-    def features(_: Graph, frames: torch.Tensor) -> list[torch.Tensor]:
-        nonlocal made, spent
-        start = time.perf_counter()
-        layers = synthetic_features(made, len(frames))
-        made += len(frames)
-        spent += time.perf_counter() - start
-        return layers
+    class Synthetic:
+        """Stands for the encoder."""
+
+        name = "synthetic"
+
+        def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+            nonlocal made, spent
+            start = time.perf_counter()
+            layers = synthetic_features(made, len(frames))
+            made += len(frames)
+            spent += time.perf_counter() - start
+            return [layer.numpy() for layer in layers]
 
     blank = np.zeros((_PIXELS, _PIXELS, 3), np.uint8)
-    original = Graph.features
-    Graph.features = features  # type: ignore[method-assign]
-    try:
+    with (
+        patch.object(fitting, "open_encoder", lambda *_: Synthetic()),
+        patch.object(fitting, "aggregate", lambda raw, _: raw),
+    ):
         start = time.perf_counter()
-        fitted = fitting.fit([blank] * pictures, config, encoder)
+        fitted = fitting.fit([blank] * pictures, config, encoder, Runtime())
         return fitted, time.perf_counter() - start - spent
-    finally:
-        Graph.features = original  # type: ignore[method-assign]
 
 
-def latency(fitted: Fitted, features: Sequence[torch.Tensor], runs: int = 100) -> float:
-    """Median milliseconds of searching and scoring one picture, on one thread.
-
-    On one, because where another program has one of the cores two threads wait for each other.
-    """
-    torch.set_num_threads(1)
+def latency(fitted: Fitted, runs: int = 200) -> float:
+    """Median milliseconds from a frame to its score and map, with the compiled graph."""
+    engine = open_engine(fitted, Runtime())
+    frame = np.zeros((fitted.config.input_size, fitted.config.input_size, 3), np.uint8)
     taken = []
-    with torch.inference_mode():
-        for _ in range(runs):
-            start = time.perf_counter()
-            fitted.graph.score(features)
-            taken.append(time.perf_counter() - start)
-    return 1000 * statistics.median(taken)
-
-
-def latency_with_encoder(fitted: Fitted, runs: int = 30) -> float:
-    """Median milliseconds from a frame to its score and map."""
-    size = fitted.config.input_size
-    frame = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-    taken = []
-    with torch.inference_mode():
-        for _ in range(runs):
-            start = time.perf_counter()
-            fitted.graph(frame)
-            taken.append(time.perf_counter() - start)
+    for _ in range(runs):
+        start = time.perf_counter()
+        engine.run([frame])
+        taken.append(time.perf_counter() - start)
     return 1000 * statistics.median(taken)
 
 
@@ -116,7 +107,7 @@ def measure(pictures: int, data: Path | None, overrides: dict[str, Any]) -> dict
         chosen = [found[i % len(found)] for i in range(pictures or len(found))]
         start = time.perf_counter()
         fitted = fitting.fit(
-            chosen, config, encoder, remark=lambda text: print(text, file=sys.stderr)
+            chosen, config, encoder, Runtime(), remark=lambda text: print(text, file=sys.stderr)
         )
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -124,14 +115,13 @@ def measure(pictures: int, data: Path | None, overrides: dict[str, Any]) -> dict
         path = Path(folder, "bundle.fapm")
         bundle.save(fitted, path)
         size = path.stat().st_size
-    asked = synthetic_features(10**6, 1) if data is None else None
     return {
         "pictures": len(fitted.pictures),
         "keys": sum(len(bank.keys) for bank in fitted.banks),
         "fit_seconds": seconds,
         "peak_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9,
         "bundle_mb": size / 1e6,
-        "latency_ms": latency(fitted, asked) if asked else latency_with_encoder(fitted),
+        "latency_ms": latency(fitted),
     }
 
 

@@ -36,9 +36,10 @@ import torch
 from numpy.typing import NDArray
 
 from coreset import features
-from fapm.memory.bank import build_bank
 from fapm.memory.coreset import GreedyCoreset, key_count
-from fapm.memory.patches import concatenate_layers
+from fapm.memory.geometry import cells_by_patch
+from fapm.memory.memorise import budgets, build_bank
+from fapm.memory.patches import concatenate_layers, patch_vectors
 
 PICTURES = 209
 EDGE = 224
@@ -48,7 +49,7 @@ KEYS = key_count(RATIO, VECTORS)
 NEEDED = ("anomalib", "openvino", "onnx", "onnxscript")
 
 OURS = "FAPM"
-OUR_PRECISIONS = ("fp32",)
+OUR_PRECISIONS = ("fp32", "bf16", "int8")
 ENCODERS: dict[str, dict[str, Any]] = {
     "Lite0": {"encoder": "efficientnet_lite0"},
     "WideResNet50": {"encoder": "wide_resnet50_2.tv_in1k", "weights": "random"},
@@ -91,15 +92,12 @@ def note(text: str) -> None:
 
 def ours(encoder: str, precision: str) -> Callable[[NDArray[np.uint8]], None]:
     """From a frame uint8 ``[S, S, 3]`` to score and map, with a detector fitted on noise."""
-    if precision != "fp32":
-        raise ValueError(f"no {precision} with torch")
     noise = np.random.default_rng(0)
     pictures = noise.integers(0, 256, (PICTURES, EDGE, EDGE, 3), dtype=np.uint8)
-    graph = fapm.fit(pictures, **ENCODERS[encoder]).fitted_.graph
+    engine = fapm.fit(pictures, precision=precision, **ENCODERS[encoder]).engine_
 
     def run(frame: NDArray[np.uint8]) -> None:
-        with torch.inference_mode():
-            graph(torch.from_numpy(frame)[None])
+        engine.run([frame])
 
     return run
 
@@ -186,10 +184,15 @@ def measure_coresets(encoder: str, steps: int) -> list[Row]:
 
     def by_patch() -> None:
         for layer in layers:
+            height, width = layer.shape[-2:]
+            cells = cells_by_patch(height, width, 7)
+            (budget,) = budgets([(height, width)], len(layer), grid=7, ratio=RATIO)
             build_bank(
-                layer,
+                lambda patch, layer=layer, cells=cells: patch_vectors(layer, cells[patch]),
+                budget,
+                height=height,
+                width=width,
                 grid=7,
-                ratio=RATIO,
                 sampling="equal-radius",
                 distance_unit="median-radius",
                 far_threshold=0.5,
