@@ -1,4 +1,4 @@
-"""The command line: fit, inspect, evaluate, info, export, doctor, demo."""
+"""The command line: fit, inspect, evaluate, info, export, benchmark, doctor, demo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fapm._version import __version__
 from fapm.config import Config
 from fapm.datasets import LAYOUTS, Sample, list_images, load_dataset
 from fapm.engines import Runtime
-from fapm.errors import ConfigError, DatasetError, ImageError, OutputError
+from fapm.errors import ConfigError, DatasetError, EngineError, ImageError, OutputError
 from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
 from fapm.options import config_options, one_line_errors, runtime_options
 from fapm.prediction import Failure, Prediction
@@ -271,6 +271,43 @@ def export_command(
     detector = Detector.load(model)
     difference = export(detector, to, folder, sample_frames(detector))
     print(f"{folder}: largest score difference {difference:.1e}")
+
+
+@app.command("benchmark")
+@one_line_errors
+@config_options
+@runtime_options
+def benchmark_command(
+    config: Config,
+    runtime: Runtime,
+    source: Annotated[
+        list[Path] | None, typer.Argument(help="good pictures; default: synthetic ones")
+    ] = None,
+    pictures: Annotated[int, typer.Option(help="how many synthetic pictures")] = 209,
+    rounds: Annotated[int, typer.Option(help="turns that each stage gets")] = 20,
+    json_: Annotated[
+        str | None, typer.Option("--json", help="JSON file of all figures, - for stdout")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how fast this machine is: encoder, whole graph, and PatchCore beside them."""
+    try:
+        from fapm import fitting  # noqa: F401
+    except ImportError as error:
+        raise EngineError(
+            f"benchmark: {error.name} is not installed; type: pip install 'fapm[fit]'"
+        ) from None
+    from fapm.benchmark import benchmark, synthetic_pictures
+    from fapm.frames import training_pictures
+
+    if json_ not in (None, "-"):
+        refuse_unwritable(Path(json_))
+    given = training_pictures(source)[0] if source else synthetic_pictures(pictures, config.seed)
+    if config.weights == "random":
+        console.remark(quiet, "random weights: right for speed, meaningless for accuracy")
+    with console.progress(quiet) as advance:
+        figures = benchmark(given, config, runtime, rounds=rounds, progress=advance)
+    console.print_or_write_json(figures, json_)
 
 
 @app.command("doctor")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fapm.files import replaced_when_complete
 from fapm.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
@@ -80,6 +81,21 @@ def print_figures(figures: Mapping[str, Any], detector: Detector, found: Evaluat
         milliseconds = f"{found.inspect_ms_median:.1f} ms a picture, from file to verdict"
         facts.append(("inspect", milliseconds))
     print_facts(facts)
+
+
+def print_or_write_json(figures: Mapping[str, Any], target: str | None) -> None:
+    """Figures as JSON to stdout for ``-``; else a table, and JSON to the file if there is one."""
+    text = json.dumps(figures, indent=2) + "\n"
+    if target == "-":
+        print(text, end="")
+        return
+    if target is not None:
+        with replaced_when_complete(Path(target)) as file:
+            file.write(text.encode())
+    print_facts(
+        (name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+        for name, value in figures.items()
+    )
 
 
 def bundle_facts(

@@ -1,0 +1,269 @@
+"""How fast a detector is here: stages of an inspection, side by side, in one run."""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from importlib.metadata import version
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fapm import images
+from fapm.config import Config
+from fapm.detector import Detector
+from fapm.engines import Runtime, engine_name, open_encoder, open_engine
+from fapm.errors import ConfigError
+from fapm.fitted import Fitted, FrozenEncoder
+from fapm.frames import Frame, Picture, read_frame
+from fapm.memory import geometry
+from fapm.memory.bank import MemoryBank
+from fapm.pipeline import Progress
+
+# What the machine is warmed up with, and how many frames a turn has.
+_WARM_UP = 5
+_BLOCK = 4
+_PICTURE_EDGE = 512
+
+
+@dataclass
+class Stage:
+    """One thing that is timed: milliseconds of each run."""
+
+    run: Callable[[], object]
+    times: list[float] = field(default_factory=list)
+
+    def turn(self) -> None:
+        """Runs it a few times, the first untimed: it has the caches of the stage before."""
+        self.run()
+        for _ in range(_BLOCK):
+            start = time.perf_counter()
+            self.run()
+            self.times.append(1000 * (time.perf_counter() - start))
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times)
+
+
+def benchmark(
+    pictures: Sequence[Picture],
+    config: Config,
+    runtime: Runtime,
+    *,
+    rounds: int = 20,
+    progress: Progress = lambda stage, done, total: None,
+) -> dict[str, Any]:
+    """Fit on pictures and time what inspecting them takes.
+
+    Stages take turns, so that whatever else the machine does meets all of them alike. PatchCore is
+    our own ablation, one memory for the whole picture and all layers, in fp32 on the same engine.
+    Its keys are drawn at random, not chosen greedily, which takes long and does not change the
+    time of a search.
+
+    Returns
+    -------
+    plain JSON. ``*_ms`` are medians of a frame; ``search_ms`` is what the whole graph
+    (``pipeline_ms``) takes beyond the encoder. ``fps_device`` counts the graph alone, ``fps_wall``
+    everything from file to verdict and map: the two ways in which the paper counts.
+
+    Raises
+    ------
+    ConfigError
+        ``rounds`` is not positive.
+    FapmError
+        As :meth:`fapm.Detector.fit`.
+    """
+    if rounds < 1:
+        raise ConfigError(f"rounds: {rounds} is not at least 1")
+    detector = Detector(config, runtime=runtime)
+    start = time.perf_counter()
+    detector.fit(pictures, progress=progress)
+    fit_seconds = time.perf_counter() - start
+    fitted = detector.fitted_
+    exact = _in_fp32(fitted, config)
+    frames = _frames(pictures[:_BLOCK], fitted)
+    frame = cycle(frames)
+    encoder = open_encoder(fitted.encoder, runtime)
+    patchcore = open_engine(_patchcore(fitted, exact, frames, runtime), runtime)
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = [_as_file(picture, Path(folder, f"{i}.jpg")) for i, picture in enumerate(frames)]
+        decoded = [images.read_image(file) for file in files]
+        file, picture = cycle(files), cycle(decoded)
+        interpolation = fitted.encoder.spec.interpolation
+        stages = {
+            "encoder": Stage(lambda: encoder.features([next(frame)])),
+            "pipeline": Stage(lambda: detector.engine_.run([next(frame)])),
+            "patchcore": Stage(lambda: patchcore.run([next(frame)])),
+            "decode": Stage(lambda: images.read_image(next(file))),
+            "resize": Stage(
+                lambda: images.prepare(next(picture), config.resize, config.crop, interpolation)
+            ),
+            "wall": Stage(lambda: detector.predict(next(file)).anomaly_map),
+        }
+        if fitted.encoder.precision != "fp32":
+            plain = open_engine(_with_encoder(fitted, exact), runtime)
+            stages["pipeline_fp32"] = Stage(lambda: plain.run([next(frame)]))
+        for stage in stages.values():
+            for _ in range(_WARM_UP):
+                stage.run()
+        for number in range(rounds):
+            progress("measure", number, rounds)
+            for stage in stages.values():
+                stage.turn()
+        progress("measure", rounds, rounds)
+        start = time.perf_counter()
+        inspected = [p.anomaly_map for p in detector.predict(files * 8)]
+        fps_wall = len(inspected) / (time.perf_counter() - start)
+    medians = {f"{name}_ms": stage.median for name, stage in stages.items()}
+    return {
+        **medians,
+        "search_ms": medians["pipeline_ms"] - medians["encoder_ms"],
+        "pipeline_p95_ms": _percentile(stages["pipeline"], 95),
+        "pipeline_p99_ms": _percentile(stages["pipeline"], 99),
+        "pipeline_over_encoder": medians["pipeline_ms"] / medians["encoder_ms"],
+        "patchcore_over_pipeline": medians["patchcore_ms"] / medians["pipeline_ms"],
+        "fps_device": 1000 / medians["pipeline_ms"],
+        "fps_wall": fps_wall,
+        "fit_seconds": fit_seconds,
+        "encoder": config.encoder,
+        "weights": config.weights,
+        "input_size": config.input_size,
+        "n_train": len(fitted.pictures),
+        "keys": sum(len(bank.keys) for bank in fitted.banks),
+        "precision": fitted.encoder.precision,
+        "engine": engine_name(runtime),
+        "hint": runtime.hint,
+        "threads": detector.engine_.threads,
+        "rounds": rounds,
+        "peak_mb": _peak_mb(),
+        **_machine(),
+    }
+
+
+def synthetic_pictures(count: int, seed: int) -> list[Picture]:
+    """Seeded pictures of one part under noise, uint8 ``[512, 512, 3]``, to measure speed on.
+
+    Raises
+    ------
+    ConfigError
+        ``count`` is not positive.
+    """
+    if count < 1:
+        raise ConfigError(f"pictures: {count} is not at least 1")
+    rng = np.random.default_rng(seed)
+    edge = _PICTURE_EDGE
+    part = np.kron(rng.integers(60, 200, (16, 16, 3)), np.ones((edge // 16, edge // 16, 1)))
+    tile = rng.normal(scale=12, size=(edge, edge, 3))  # shifted from picture to picture: quick
+    shifts = rng.integers(0, edge, (count, 2))
+    return [
+        (part + np.roll(tile, shift, axis=(0, 1))).clip(0, 255).astype(np.uint8)
+        for shift in shifts.tolist()
+    ]
+
+
+def _frames(pictures: Sequence[Picture], fitted: Fitted) -> list[NDArray[np.uint8]]:
+    read = [
+        read_frame(
+            p, fitted.config, fitted.encoder.spec.interpolation, max_pixels=images.MAX_PIXELS
+        )
+        for p in pictures
+    ]
+    return [frame.pixels for frame in read if isinstance(frame, Frame)]
+
+
+def _as_file(frame: NDArray[np.uint8], path: Path) -> Path:
+    """A frame as a JPEG of a camera's size."""
+    large = images.resize_image(frame, _PICTURE_EDGE, _PICTURE_EDGE)
+    path.write_bytes(images.encode_jpeg(large, quality=92))
+    return path
+
+
+def _in_fp32(fitted: Fitted, config: Config) -> FrozenEncoder:
+    """The detector's encoder in fp32."""
+    if fitted.encoder.precision == "fp32":
+        return fitted.encoder
+    from fapm.encoders import create_encoder
+    from fapm.freeze import freeze
+
+    return freeze(create_encoder(config), "fp32")
+
+
+def _with_encoder(fitted: Fitted, encoder: FrozenEncoder) -> Fitted:
+    """The same memory behind another encoder: worthless but for the time it takes."""
+    return replace(fitted, encoder=encoder)
+
+
+def _patchcore(
+    fitted: Fitted, exact: FrozenEncoder, frames: Sequence[NDArray[np.uint8]], runtime: Runtime
+) -> Fitted:
+    """PatchCore with as many keys as 10 % of the training pictures' vectors, drawn at random."""
+    height, width = max((s[1:] for s in exact.shapes), key=lambda size: size[0] * size[1])
+    layers = open_encoder(exact, runtime).features(frames)
+    aligned = [
+        f.reshape(*f.shape[:2], -1)[:, :, geometry.upsample_index(f.shape[2:], (height, width))]
+        for f in layers
+    ]
+    vectors = np.concatenate(aligned, axis=1).transpose(0, 2, 1)  # [n, H * W, C]
+    vectors = vectors.reshape(-1, vectors.shape[2])
+    count = -(-len(fitted.pictures) * height * width // 10)
+    rng = np.random.default_rng(0)
+    keys = vectors[rng.integers(0, len(vectors), count)]
+    # No two alike: what is searched must not be simpler than a real memory.
+    keys = keys + rng.normal(scale=0.1 * keys.std(), size=keys.shape).astype(np.float32)
+    bank = MemoryBank(
+        keys=keys,
+        offsets=np.array([0, count]),
+        pictures=np.zeros(count, np.int64),
+        cells=np.zeros(count, np.int64),
+        radii=np.ones(1, np.float32),
+        unit=1.0,
+        height=height,
+        width=width,
+        grid=1,
+    )
+    config = fitted.config.model_copy(
+        update={"grid": 1, "layer_wise": False, "radius": 0, "sampling": "none"}
+    )
+    return replace(fitted, config=config, encoder=exact, banks=(bank,))
+
+
+def _percentile(stage: Stage, percent: float) -> float:
+    return float(np.percentile(stage.times, percent))
+
+
+def _peak_mb() -> float | None:
+    """Peak memory of this process; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
+
+
+def _machine() -> dict[str, Any]:
+    name = platform.processor() or platform.machine()
+    cpus = Path("/proc/cpuinfo")
+    if cpus.is_file():
+        lines = io.StringIO(cpus.read_text(encoding="utf-8"))
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else name
+    return {
+        "machine": f"{name}, {os.cpu_count()} cores",
+        "system": platform.platform(),
+        "date": date.today().isoformat(),
+        "versions": {name: version(name) for name in ("openvino", "numpy")},
+    }
