@@ -24,6 +24,7 @@ from fapm.engines import Runtime
 from fapm.errors import ConfigError, DatasetError, EngineError, ImageError, OutputError
 from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
 from fapm.options import config_options, one_line_errors, runtime_options
+from fapm.pipeline import Stages
 from fapm.prediction import Failure, Prediction
 from fapm.reports.html import write_report
 
@@ -124,6 +125,7 @@ def inspect_command(
     _ = detector.engine_  # a runtime that cannot be had is refused before the first picture
     verdicts: Counter[str] = Counter()
     failures: list[Failure] = []
+    stages = Stages()
     kept: list[Prediction | Failure] = []
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -139,7 +141,7 @@ def inspect_command(
         if not {jsonl, csv} & {"-"}:
             outputs.append(console.print_result)
         advance = stack.enter_context(console.progress(quiet))
-        for done, result in enumerate(detector.stream(paths), start=1):
+        for done, result in enumerate(detector.stream(paths, stages=stages), start=1):
             if isinstance(result, Failure):
                 failures.append(result)
             else:
@@ -150,7 +152,8 @@ def inspect_command(
     seconds = time.perf_counter() - started
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in sinks.VERDICTS)
     rate = f"{len(paths) / seconds:.3g} pictures a second"
-    console.remark(quiet, f"{counts}, {len(failures)} failed; {rate}")
+    bound = f"{rate}, bound by {stages.slowest(seconds)}"
+    console.remark(quiet, f"{counts}, {len(failures)} failed; {bound}")
     if report is not None:
         from fapm.evaluation import judge
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,7 +17,7 @@ from fapm.engines import Engine, Runtime, Scored, open_engine, require_precision
 from fapm.errors import EngineError, ImageError, NotFittedError
 from fapm.fitted import Fitted
 from fapm.frames import Frame, Picture, read_frame, training_pictures
-from fapm.pipeline import Progress, batched, ordered_map
+from fapm.pipeline import Progress, Stages, ready_batches
 from fapm.prediction import Box, Comparison, Failure, Prediction
 
 _BATCH = 4
@@ -161,12 +162,21 @@ class Detector:
             return predictions.score
         return np.array([prediction.score for prediction in predictions])
 
-    def stream(self, pictures: Iterable[Picture]) -> Iterator[Prediction | Failure]:
+    def stream(
+        self, pictures: Iterable[Picture], *, stages: Stages | None = None
+    ) -> Iterator[Prediction | Failure]:
         """Judge pictures one after the other, lazily and in order.
 
-        Decoding runs ahead in threads. A picture that cannot be used gives a :class:`Failure` in
-        its place, and the rest go on.
+        A sequence is decoded ahead in threads. Any other iterable may be a camera: each picture is
+        judged before the next is asked for. A picture that cannot be used gives a :class:`Failure`
+        in its place, and the rest go on.
+
+        Parameters
+        ----------
+        stages
+            is told what took how long.
         """
+        stages = stages or Stages()
         engine = self.engine_
         interpolation = self.fitted_.encoder.spec.interpolation
 
@@ -180,11 +190,21 @@ class Detector:
                 name=f"array {number}",
             )
 
-        for batch in batched(ordered_map(read, enumerate(pictures)), _BATCH):
+        numbered: Iterable[tuple[int, Picture]] = enumerate(pictures)
+        if isinstance(pictures, (Sequence, np.ndarray)):
+            numbered = list(numbered)
+        batches = ready_batches(read, numbered, size=_BATCH)
+        while True:
+            asked = time.perf_counter()
+            if (batch := next(batches, None)) is None:
+                break
+            stages.decode += time.perf_counter() - asked
             frames = [item for item in batch if isinstance(item, Frame)]
             predictions: Iterator[Prediction] = iter(())
             if frames:
+                given = time.perf_counter()
                 scored = engine.run([frame.pixels for frame in frames])
+                stages.inference += time.perf_counter() - given
                 predictions = self._predictions(frames, scored)
             for item in batch:
                 yield item if isinstance(item, Failure) else next(predictions)
