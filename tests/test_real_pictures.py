@@ -11,6 +11,7 @@ import fapm
 from fapm.datasets import load_dataset
 from fapm.demo import load_solar_cells
 from fapm.detector import Detector
+from fapm.engines import Runtime
 from fapm.evaluation import Evaluation, evaluate
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -87,3 +88,23 @@ def test_solar_cells() -> None:
     )
     assert found.image is not None
     assert found.image.auroc >= 0.94
+
+
+@pytest.mark.parametrize(
+    "encoder", [{}, {"encoder": "wide_resnet50_2", "weights": "random"}], ids=["lite0", "wrn50"]
+)
+def test_every_engine_scores_real_pictures_alike(encoder: dict[str, str], tmp_path: Path) -> None:
+    folder = DATA / "mvtec" / "bottle"
+    if not folder.is_dir():
+        pytest.skip("mvtec/bottle is not here")
+    data = load_dataset(folder)
+    pictures = [sample.path for sample in data.test][::12]
+    fapm.fit([sample.path for sample in data.train][:30], **encoder).save(tmp_path / "b.fapm")  # type: ignore[arg-type]
+    said = {
+        engine: fapm.load(tmp_path / "b.fapm", runtime=Runtime(engine=engine)).predict(pictures)  # type: ignore[arg-type]
+        for engine in ("torch", "openvino", "onnxruntime")
+    }
+    for engine in ("openvino", "onnxruntime"):
+        for ours, theirs in zip(said[engine], said["torch"], strict=True):
+            assert ours.score == pytest.approx(theirs.score, rel=1e-3)
+            assert ours.verdict == theirs.verdict

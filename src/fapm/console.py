@@ -104,7 +104,8 @@ def bundle_facts(
     """What a bundle holds."""
     encoder, levels = manifest["encoder"], manifest["calibration"]
     yield "bundle", f"{path}, {megabytes(path)}, fapm {manifest['versions']['fapm']}"
-    yield "encoder", f"{encoder['name']}, layers {', '.join(encoder['layers'])}"
+    layers = ", ".join(encoder["layers"])
+    yield "encoder", f"{encoder['name']} in {encoder['precision']}, layers {layers}"
     yield "weights", f"sha256 {encoder['sha256']}"
     yield "frames", f"{encoder['input_size']} x {encoder['input_size']} pixels"
     for layer in manifest["layers"]:
