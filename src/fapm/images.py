@@ -245,7 +245,8 @@ def _beyond_pillow_limit(action: Callable[[], _T]) -> _T:
     except Image.DecompressionBombError:
         with _pillow_limit_lock:
             limit = Image.MAX_IMAGE_PIXELS
-            Image.MAX_IMAGE_PIXELS = None
+            # Not None: Pillow in another thread may just have seen a number and multiply it.
+            Image.MAX_IMAGE_PIXELS = 2**62
             try:
                 return action()
             finally:
