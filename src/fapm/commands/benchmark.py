@@ -1,0 +1,52 @@
+"""``fapm benchmark``: how fast this machine is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fapm import console
+from fapm.commands.shared import Quiet
+from fapm.config import Config
+from fapm.engines import Runtime
+from fapm.errors import EngineError
+from fapm.files import refuse_unwritable
+from fapm.options import config_options, one_line_errors, runtime_options
+
+
+@one_line_errors
+@config_options
+@runtime_options
+def benchmark_command(
+    config: Config,
+    runtime: Runtime,
+    source: Annotated[
+        list[Path] | None, typer.Argument(help="good pictures; default: synthetic ones")
+    ] = None,
+    pictures: Annotated[int, typer.Option(help="how many synthetic pictures")] = 209,
+    rounds: Annotated[int, typer.Option(help="turns that each stage gets")] = 20,
+    json_: Annotated[
+        str | None, typer.Option("--json", help="JSON file of all figures, - for stdout")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how fast this machine is: encoder, whole graph, and PatchCore beside them."""
+    try:
+        from fapm import fitting  # noqa: F401
+    except ImportError as error:
+        raise EngineError(
+            f"benchmark: {error.name} is not installed; type: pip install 'fapm[fit]'"
+        ) from None
+    from fapm.benchmark import benchmark, synthetic_pictures
+    from fapm.frames import training_pictures
+
+    if json_ not in (None, "-"):
+        refuse_unwritable(Path(json_))
+    given = training_pictures(source)[0] if source else synthetic_pictures(pictures, config.seed)
+    if config.weights == "random":
+        console.remark(quiet, "random weights: right for speed, meaningless for accuracy")
+    with console.progress(quiet) as advance:
+        figures = benchmark(given, config, runtime, rounds=rounds, progress=advance)
+    console.print_or_write_json(figures, json_)

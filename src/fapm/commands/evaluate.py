@@ -1,0 +1,104 @@
+"""``fapm evaluate``: fit on a labelled data set and judge its test pictures."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fapm import console, images, sinks
+from fapm.commands.shared import (
+    MaxPixels,
+    Quiet,
+    Report,
+    fit_detector,
+    refuse_if_none_usable,
+    save_report,
+)
+from fapm.config import Config
+from fapm.datasets import LAYOUTS, load_dataset
+from fapm.engines import Runtime
+from fapm.errors import ConfigError, DatasetError
+from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
+from fapm.options import config_options, one_line_errors, runtime_options
+
+if TYPE_CHECKING:
+    from fapm.detector import Detector
+
+
+@one_line_errors
+@config_options
+@runtime_options
+def evaluate_command(
+    dataset: Annotated[Path, typer.Argument(help="folder or CSV file of a labelled data set")],
+    config: Config,
+    runtime: Runtime,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="a bundle; default: fit on train/good")
+    ] = None,
+    layout: Annotated[str, typer.Option(help=" | ".join(LAYOUTS))] = "auto",
+    category: Annotated[str | None, typer.Option(help="category within the data set")] = None,
+    report: Report = None,
+    json_: Annotated[
+        str | None, typer.Option("--json", help="JSON file of all figures, - for stdout")
+    ] = None,
+    max_pixels: MaxPixels = images.MAX_PIXELS,
+    quiet: Quiet = False,
+) -> None:
+    """Fit on a data set's good pictures and judge its test pictures, with metrics."""
+    if model is not None and config != Config.create():
+        raise ConfigError("--model: a bundle brings its own settings; leave out all other knobs")
+    data = load_dataset(dataset, layout, category)
+    if not data.test:
+        raise DatasetError(
+            f"{dataset}: no test pictures in this {data.layout} layout; to judge pictures without "
+            "labels type: fapm inspect SOURCE --model BUNDLE"
+        )
+    good = [sample.path for sample in data.train if sample.label != 1]
+    if model is None and not good:
+        raise DatasetError(f"{dataset}: no good training pictures; name a bundle with --model")
+    if json_ not in (None, "-"):
+        refuse_unwritable(Path(json_))
+    if report is not None:
+        make_directory(report)
+    console.remark(quiet, data.message)
+    for line in data.warnings:
+        console.remark(quiet, f"warning: {line}")
+    from fapm.detector import Detector
+    from fapm.evaluation import evaluate
+
+    fit_seconds = None
+    if model is None:
+        detector, fit_seconds = fit_detector(good, config, runtime, max_pixels, quiet)
+        bundle_bytes = _bundle_bytes(detector)
+    else:
+        detector = Detector.load(model, runtime=runtime, max_pixels=max_pixels)
+        bundle_bytes = model.stat().st_size
+    with console.progress(quiet) as advance:
+        found = evaluate(
+            detector, data.test, progress=lambda done, total: advance("inspect", done, total)
+        )
+    figures = sinks.figures(data.name, detector, found, fit_seconds, bundle_bytes)
+    if report is not None:
+        summary = {"data set": f"{data.name}: {data.message}"}
+        save_report(report, f"FAPM on {data.name}", detector, found, summary, data.warnings, quiet)
+    for failure in found.failures:
+        console.remark(quiet, f"failed: {failure.error}")
+    if json_ == "-":
+        print(json.dumps(figures))
+    else:
+        if json_ is not None:
+            with replaced_when_complete(Path(json_)) as file:
+                file.write((json.dumps(figures, indent=2) + "\n").encode())
+        console.print_figures(figures, detector, found)
+    refuse_if_none_usable(len(found.results), found.picture_failures)
+
+
+def _bundle_bytes(detector: Detector) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bundle.fapm")
+        detector.save(path)
+        return path.stat().st_size

@@ -1,0 +1,39 @@
+"""``fapm fit``: learn what good parts look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fapm import console, images
+from fapm.commands.shared import MaxPixels, Quiet, fit_detector
+from fapm.config import Config
+from fapm.engines import Runtime
+from fapm.files import refuse_unwritable
+from fapm.options import config_options, one_line_errors, runtime_options
+
+
+@one_line_errors
+@config_options
+@runtime_options
+def fit_command(
+    good: Annotated[list[Path], typer.Argument(help="folders or pictures of good parts")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the bundle to write")],
+    config: Config,
+    runtime: Runtime,
+    max_pixels: MaxPixels = images.MAX_PIXELS,
+    quiet: Quiet = False,
+) -> None:
+    """Learn what good parts look like, and write a bundle."""
+    from fapm.frames import training_pictures
+
+    refuse_unwritable(output)
+    pictures, message = training_pictures(good)
+    console.remark(quiet, message)
+    detector, seconds = fit_detector(pictures, config, runtime, max_pixels, quiet)
+    detector.save(output)
+    facts = f"{console.fit_facts(detector, seconds)}, {console.megabytes(output)}"
+    console.remark(quiet, facts)
+    print(output)

@@ -1,0 +1,79 @@
+"""What several commands share: options, fitting with progress, the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fapm import console
+from fapm.config import Config
+from fapm.engines import Runtime
+from fapm.errors import ImageError
+from fapm.prediction import Failure
+from fapm.reports.html import write_report
+
+if TYPE_CHECKING:
+    from fapm.detector import Detector
+    from fapm.evaluation import Evaluation
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no remarks")]
+MaxPixels = Annotated[
+    int, typer.Option(min=1, help="larger pictures are refused (decompression bombs)")
+]
+Model = Annotated[Path, typer.Option("--model", "-m", help="a bundle written by fapm fit")]
+Report = Annotated[Path | None, typer.Option(help="folder for an HTML report")]
+
+
+def fit_detector(
+    pictures: Any, config: Config, runtime: Runtime, max_pixels: int, quiet: bool
+) -> tuple[Detector, float]:
+    from fapm.detector import Detector
+
+    detector = Detector(config, runtime=runtime, max_pixels=max_pixels)
+    started = time.perf_counter()
+    with console.progress(quiet) as advance:
+        detector.fit(pictures, progress=advance, remark=partial(console.remark, quiet))
+    seconds = time.perf_counter() - started
+    for note in detector.notes_:
+        console.remark(quiet, f"note: {note}")
+    return detector, seconds
+
+
+def refuse_if_none_usable(count: int, failures: Sequence[Failure]) -> None:
+    if len(failures) == count:
+        raise ImageError(
+            f"none of {console.pictures(count)} could be inspected; the first: {failures[0].error}"
+        )
+
+
+def save_report(
+    folder: Path,
+    title: str,
+    detector: Detector,
+    found: Evaluation,
+    summary: dict[str, str],
+    notes: tuple[str, ...],
+    quiet: bool,
+    *,
+    pictures: Any = None,
+) -> None:
+    from fapm.reports.compose import compose
+
+    config = detector.config
+    facts = {
+        **summary,
+        "encoder": f"{config.encoder}, {config.input_size} px",
+        "memory": f"{sum(len(b.keys) for b in detector.fitted_.banks):,} keys from "
+        f"{console.pictures(len(detector.fitted_.pictures), 'good ')}, sampling {config.sampling}",
+        "false-positive rate": f"{100 * config.false_positive_rate:g} % asked for",
+    }
+    page = folder / "report.html"
+    write_report(
+        page, compose(title, detector, found, summary=facts, notes=notes, pictures=pictures)
+    )
+    console.remark(quiet, f"report: {page}")
