@@ -16,6 +16,7 @@ import pytest
 
 import fapm
 import parts
+import stripes
 from conftest import Command, Finished, run_process
 from fapm.config import Config
 from fapm.images import read_image
@@ -94,7 +95,7 @@ def test_fit_prints_the_bundle_s_path_and_tells_the_rest_on_stderr(
     note, facts = said.err.splitlines()
     assert note.startswith("note: 12 good pictures cannot show a false-positive rate of 1 %")
     assert facts.startswith("12 good pictures, ")
-    assert fapm.load(model).config == Config.create(resize=64)
+    assert fapm.load(model).config == stripes.CONFIG
 
 
 @pytest.mark.slow
@@ -103,7 +104,7 @@ def test_another_process_on_another_copy_writes_the_same_bytes(
 ) -> None:
     copy = shutil.copytree(washers / "train" / "good", tmp_path / "copy")
     again = tmp_path / "again.fapm"
-    arguments = ("fit", copy, "-o", again, "--resize", 64, "--quiet")
+    arguments = ("fit", copy, "-o", again, "--resize", 64, "--precision", "fp32", "--quiet")
     assert run_process(*arguments, PYTHONHASHSEED="7") == Finished(0, f"{again}\n", "")
     assert again.read_bytes() == model.read_bytes()
 

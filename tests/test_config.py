@@ -135,6 +135,7 @@ def test_paper_is_the_papers() -> None:
         "sampling": "near-far",
         "distance_unit": "one",
         "budget_pictures": None,
+        "neighbours": 4,
         "precision": "fp32",
     }
     assert (paper.grid, paper.ratio, paper.neighbours) == (7, 0.1, 4)

@@ -17,7 +17,7 @@ from fapm.engines import Runtime
 from fapm.engines import openvino as openvino_engine
 from fapm.engines.search import cut_buckets
 from fapm.errors import EngineError
-from stripes import defective, good, good_pictures
+from stripes import CONFIG, defective, good, good_pictures
 from stripes import fitted as fit
 
 ENGINES = ["openvino", "torch", "onnxruntime"]
@@ -44,7 +44,7 @@ def test_a_bundle_says_the_same_on_every_engine(engine: Any, bundle: Path) -> No
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_fits_on_any_engine_agree(engine: Any) -> None:
-    held = Detector(fapm.Config.create(resize=64), runtime=Runtime(engine=engine))
+    held = Detector(CONFIG, runtime=Runtime(engine=engine))
     held.fit(good_pictures())
     assert held.threshold_ == pytest.approx(fit(good_pictures()).threshold_, rel=1e-3)
 

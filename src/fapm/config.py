@@ -21,6 +21,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "crop": 224,
         "sampling": "near-far",
         "distance_unit": "one",
+        "neighbours": 4,
         "precision": "fp32",
         "budget_pictures": None,
     },
@@ -92,7 +93,7 @@ class Config(BaseModel):
         "median-radius", description="what distances are divided by, per layer"
     )
     neighbours: int = Field(
-        4, ge=1, le=64, description="b: nearest keys that weigh the image score; 1 = no weighting"
+        1, ge=1, le=64, description="b: nearest keys that weigh the image score; 1 = no weighting"
     )
     radius: int = Field(
         0,
@@ -121,7 +122,7 @@ class Config(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
         "auto",
         description="what the encoder computes in: bf16 and int8 are faster and less exact; "
-        "auto: fp32",
+        "auto: int8 if it keeps the features of the good pictures, else bf16 or fp32",
     )
     thumbnails: bool = Field(
         True, description="small pictures of the normals travel in the bundle, for comparison"

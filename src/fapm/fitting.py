@@ -35,7 +35,7 @@ _DISTANCES = 2**25
 # What a fit will take is said after so many pictures, and only if it takes longer than that.
 _TRIAL = 8 * BATCH
 _LONG = 30  # seconds
-# Pictures that an int8 encoder is calibrated on, at most.
+# Pictures that a precision is chosen by, at most.
 SAMPLE = 128
 
 

@@ -27,13 +27,17 @@ from fapm.fitted import FrozenEncoder, Precision
 Frames = Sequence[NDArray[np.uint8]]
 
 
-def freeze(encoder: Encoder, precision: Precision, frames: Frames = ()) -> FrozenEncoder:
+def freeze(
+    encoder: Encoder, precision: Precision, frames: Frames = (), *, in_float: int = 0
+) -> FrozenEncoder:
     """The encoder as a graph.
 
     Parameters
     ----------
     frames
         normal pictures made ready, RGB uint8 ``[S, S, 3]`` each, to calibrate int8 on.
+    in_float
+        how many of the first convolutions int8 leaves as they are.
 
     Raises
     ------
@@ -49,7 +53,7 @@ def freeze(encoder: Encoder, precision: Precision, frames: Frames = ()) -> Froze
     elif precision == "bf16":
         files = {"encoder.onnx": exported}
     else:
-        files = quantise(exported, frames)
+        files = quantise(exported, frames, in_float)
     return FrozenEncoder(encoder.spec, precision, shapes, files)
 
 
@@ -86,12 +90,12 @@ def export_onnx(encoder: Encoder) -> bytes:
     return buffer.getvalue()
 
 
-def quantise(model: bytes, frames: Frames) -> dict[str, bytes]:
+def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes]:
     """An ONNX encoder in int8, as OpenVINO's ``encoder.xml`` and ``encoder.bin``.
 
     Post-training: the ranges of activations are those of ``frames``. Symmetric where values are
     signed, asymmetric elsewhere (NNCF's mixed preset); biases are corrected for what rounding
-    shifts.
+    shifts. The first ``in_float`` convolutions are left out.
 
     Raises
     ------
@@ -110,12 +114,19 @@ def quantise(model: bytes, frames: Frames) -> dict[str, bytes]:
             "precision: int8 needs NNCF, which is not installed; type: pip install 'fapm[fit]'"
         ) from None
     nncf.set_log_level(logging.ERROR)
+    exact = openvino.core().read_model(model)
+    convolutions = [
+        node.get_friendly_name()
+        for node in exact.get_ordered_ops()
+        if node.get_type_name() in ("Convolution", "GroupConvolution")
+    ]
     with redirect_stdout(io.StringIO()):  # its own progress bars
         quantised = nncf.quantize(
-            openvino.core().read_model(model),
+            exact,
             nncf.Dataset([frame[None] for frame in frames]),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(frames),
+            ignored_scope=nncf.IgnoredScope(names=convolutions[:in_float]) if in_float else None,
         )
     # Unnamed nodes are called by a counter of the whole process: number them by their place.
     for number, node in enumerate(quantised.get_ordered_ops()):
