@@ -13,8 +13,7 @@ from fapm.config import Config
 
 Picture = NDArray[np.uint8]
 
-# In fp32, which every engine runs.
-CONFIG = Config.create(resize=64, precision="fp32")
+CONFIG = Config.create(resize=64)
 COUNT = 12
 DEFECT = slice(40, 56), slice(8, 24)  # rows and columns, in a picture of 64 x 64
 
@@ -42,7 +41,7 @@ def good_pictures(count: int = COUNT) -> list[Picture]:
 
 
 def fitted(source: object, **overrides: Any) -> Detector:
-    return Detector(Config.create(**{"resize": 64, "precision": "fp32", **overrides})).fit(source)
+    return Detector(Config.create(resize=64, **overrides)).fit(source)
 
 
 def keys_of(detector: Detector) -> list[NDArray[np.float32]]:

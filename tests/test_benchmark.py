@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Command, Refusal
+from fapm import images
 
 SMALL = ("--resize", "64", "--pictures", "6", "--rounds", "2")
 MEASURED = ("encoder_ms", "pipeline_ms", "patchcore_ms", "decode_ms", "resize_ms", "wall_ms")
@@ -44,6 +45,25 @@ def test_on_pictures_with_random_weights(good: Path, run: Command, tmp_path: Pat
     assert (figures["n_train"], figures["threads"]) == (6, 1)
     assert (figures["encoder"], figures["weights"]) == ("resnet18", "random")
     assert "pipeline ms " in " ".join(finished.out.split())
+
+
+def test_files_are_timed_as_they_are_and_broken_ones_passed_over(
+    good: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        (good / f"0 broken {number}.png").write_bytes(b"nothing")
+    decoded: list[Path] = []
+    read = images.read_image
+
+    def watch(path: Path, *limits: int) -> object:
+        decoded.append(Path(path))
+        return read(path, *limits)
+
+    monkeypatch.setattr(images, "read_image", watch)
+    finished = run("benchmark", good, "--resize", "64", "--rounds", "1", "--json", "-", "--quiet")
+    assert finished.code == 0, finished.err
+    assert json.loads(finished.out)["n_train"] == 6
+    assert {path.parent for path in decoded} == {good}
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_another_process_on_another_copy_writes_the_same_bytes(
 ) -> None:
     copy = shutil.copytree(washers / "train" / "good", tmp_path / "copy")
     again = tmp_path / "again.fapm"
-    arguments = ("fit", copy, "-o", again, "--resize", 64, "--precision", "fp32", "--quiet")
+    arguments = ("fit", copy, "-o", again, "--resize", 64, "--quiet")
     assert run_process(*arguments, PYTHONHASHSEED="7") == Finished(0, f"{again}\n", "")
     assert again.read_bytes() == model.read_bytes()
 

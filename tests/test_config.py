@@ -136,7 +136,6 @@ def test_paper_is_the_papers() -> None:
         "distance_unit": "one",
         "budget_pictures": None,
         "neighbours": 4,
-        "precision": "fp32",
     }
     assert (paper.grid, paper.ratio, paper.neighbours) == (7, 0.1, 4)
     assert (paper.far_threshold, paper.sigma, paper.radius) == (0.5, 4.0, 0)

@@ -69,7 +69,7 @@ def test_files_are_named_below_the_folder_they_share_and_arrays_by_position(
 
 
 def test_the_shortest_way_is_the_same(detector: Detector) -> None:
-    short = fapm.fit(good_pictures(), resize=64, precision="fp32")
+    short = fapm.fit(good_pictures(), resize=64)
     assert short.config == detector.config
     assert short.threshold_ == detector.threshold_
 

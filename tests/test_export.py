@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def test_an_exported_graph_scores_the_same_without_fapm(
 ) -> None:
     finished = run("export", bundle, tmp_path / "out", "--to", kind)
     assert finished.code == 0, finished.err
-    assert float(finished.out.split()[-1]) < 1e-3
+    assert float(finished.out.split("difference ")[1].split()[0]) < 1e-3
     suffixes = {"onnx": {".onnx"}, "openvino": {".xml", ".bin"}}[kind]
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {*suffixes, ".json"}
 
@@ -36,6 +37,20 @@ def test_an_exported_graph_scores_the_same_without_fapm(
     said = subprocess.run(command, capture_output=True, text=True, check=True)
     scores = [float(line.split()[1]) for line in said.stdout.splitlines()]
     np.testing.assert_allclose(scores, fapm.load(bundle).score(pictures), rtol=1e-3)
+
+
+def test_it_is_proven_on_given_pictures(
+    bundle: Path, folder: Path, run: Command, refusal: Refusal, tmp_path: Path
+) -> None:
+    mixed = shutil.copytree(folder, tmp_path / "mixed")
+    (mixed / "0 broken.png").write_bytes(b"nothing")
+    finished = run("export", bundle, tmp_path / "out", "--pictures", mixed)
+    assert finished.code == 0, finished.err
+    assert finished.out.endswith(f" on {len(list(folder.iterdir()))} pictures\n")
+    broken = tmp_path / "mixed" / "0 broken.png"
+    said = refusal("export", bundle, tmp_path / "none", "--pictures", broken)
+    assert said.startswith("no picture could be read; the first: ")
+    assert str(broken) in said
 
 
 def test_what_goes_along_says_how_to_judge(bundle: Path, run: Command, tmp_path: Path) -> None:

@@ -28,13 +28,12 @@ from fapm.graph import Scored, Search, aggregate
 Pictures = list[NDArray[np.uint8]]
 
 NORMAL = 10
-# In fp32, which every engine runs, and with the harder score: every rank counts.
-weighted = partial(Config.create, neighbours=4, precision="fp32")
+weighted = partial(Config.create, neighbours=4)  # the harder score: every rank counts
 
 CASES: dict[str, Config] = {
     # The encoders and input sizes.
     "paper": Config.create("paper", weights="random", resize=64, crop=56),
-    "fast": Config.create(resize=64, precision="fp32"),
+    "fast": Config.create(resize=64),
     "grid does not divide 12 and 6 cells": weighted(resize=96),
     "grid does not divide 11 and 6 cells": weighted(resize=88, grid=5),
     "stride 14": weighted(

@@ -138,7 +138,7 @@ def test_the_reason_is_told_at_fit_and_travels_in_the_bundle(
 ) -> None:
     monkeypatch.setattr(precision, "TOLERANCE", 0.0)
     model = tmp_path / "part.fapm"
-    said = run("fit", good, "-o", model, "--resize", 64)
+    said = run("fit", good, "-o", model, "--resize", 64, "--precision", "auto")
     assert said.code == 0
     assert "note: precision" in said.err
     assert any(note.startswith("precision") for note in fapm.load(model).notes_)
@@ -148,5 +148,5 @@ def test_the_reason_is_told_at_fit_and_travels_in_the_bundle(
 def test_no_readable_picture_is_told_as_such(refusal: Refusal, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"nothing")
-    said = refusal("fit", tmp_path / "bad", "-o", tmp_path / "part.fapm", "--quiet")
+    said = refusal("fit", tmp_path / "bad", "-o", tmp_path / "part.fapm", "--precision", "auto")
     assert said.startswith("none of 1 picture could be read")

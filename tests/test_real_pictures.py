@@ -100,7 +100,7 @@ def test_every_engine_scores_real_pictures_alike(encoder: dict[str, str], tmp_pa
     data = load_dataset(folder)
     pictures = [sample.path for sample in data.test][::12]
     normals = [sample.path for sample in data.train][:30]
-    fapm.fit(normals, precision="fp32", **encoder).save(tmp_path / "b.fapm")  # type: ignore[arg-type]
+    fapm.fit(normals, **encoder).save(tmp_path / "b.fapm")  # type: ignore[arg-type]
     said = {
         engine: fapm.load(tmp_path / "b.fapm", runtime=Runtime(engine=engine)).predict(pictures)  # type: ignore[arg-type]
         for engine in ("torch", "openvino", "onnxruntime")

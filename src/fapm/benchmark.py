@@ -26,7 +26,7 @@ from fapm.detector import Detector
 from fapm.engines import Runtime, engine_name, open_encoder, open_engine
 from fapm.errors import ConfigError
 from fapm.fitted import Fitted, FrozenEncoder
-from fapm.frames import Frame, Picture, read_frame
+from fapm.frames import Picture, readable_frames
 from fapm.memory import geometry
 from fapm.memory.bank import MemoryBank
 from fapm.pipeline import Progress
@@ -67,10 +67,10 @@ def benchmark(
 ) -> dict[str, Any]:
     """Fit on pictures and time what inspecting them takes.
 
-    Stages take turns, so that whatever else the machine does meets all of them alike. PatchCore is
-    our own ablation, one memory for the whole picture and all layers, in fp32 on the same engine.
-    Its keys are drawn at random, not chosen greedily, which takes long and does not change the
-    time of a search.
+    Stages take turns, so that whatever else the machine does meets all of them alike. Files are
+    read as they are; arrays are written as JPEG first. PatchCore is our own ablation, one memory
+    for the whole picture and all layers, in fp32 on the same engine. Its keys are drawn at random,
+    not chosen greedily, which takes long and does not change the time of a search.
 
     Returns
     -------
@@ -93,16 +93,18 @@ def benchmark(
     fit_seconds = time.perf_counter() - start
     fitted = detector.fitted_
     exact = _in_fp32(fitted, config)
-    frames = _frames(pictures[:_BLOCK], fitted)
+    interpolation = fitted.encoder.spec.interpolation
+    chosen, frames = readable_frames(
+        pictures, config, interpolation, count=_BLOCK, max_pixels=images.MAX_PIXELS
+    )
     frame = cycle(frames)
     encoder = open_encoder(fitted.encoder, runtime)
     patchcore = open_engine(_patchcore(fitted, exact, frames, runtime), runtime)
 
     with tempfile.TemporaryDirectory() as folder:
-        files = [_as_file(picture, Path(folder, f"{i}.jpg")) for i, picture in enumerate(frames)]
+        files = [_as_file(picture, Path(folder, f"{i}.jpg")) for i, picture in enumerate(chosen)]
         decoded = [images.read_image(file) for file in files]
         file, picture = cycle(files), cycle(decoded)
-        interpolation = fitted.encoder.spec.interpolation
         stages = {
             "encoder": Stage(lambda: encoder.features([next(frame)])),
             "pipeline": Stage(lambda: detector.engine_.run([next(frame)])),
@@ -174,20 +176,10 @@ def synthetic_pictures(count: int, seed: int) -> list[Picture]:
     ]
 
 
-def _frames(pictures: Sequence[Picture], fitted: Fitted) -> list[NDArray[np.uint8]]:
-    read = [
-        read_frame(
-            p, fitted.config, fitted.encoder.spec.interpolation, max_pixels=images.MAX_PIXELS
-        )
-        for p in pictures
-    ]
-    return [frame.pixels for frame in read if isinstance(frame, Frame)]
-
-
-def _as_file(frame: NDArray[np.uint8], path: Path) -> Path:
-    """A frame as a JPEG of a camera's size."""
-    large = images.resize_image(frame, _PICTURE_EDGE, _PICTURE_EDGE)
-    path.write_bytes(images.encode_jpeg(large, quality=92))
+def _as_file(picture: Picture, path: Path) -> Path:
+    if not isinstance(picture, np.ndarray):
+        return Path(picture)
+    path.write_bytes(images.encode_jpeg(picture, quality=92))
     return path
 
 

@@ -22,7 +22,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "sampling": "near-far",
         "distance_unit": "one",
         "neighbours": 4,
-        "precision": "fp32",
         "budget_pictures": None,
     },
 }
@@ -120,9 +119,10 @@ class Config(BaseModel):
         description="share of good parts allowed to be at least unsure; default: five times that",
     )
     precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
-        "auto",
-        description="what the encoder computes in: bf16 and int8 are faster and less exact; "
-        "auto: int8 if it keeps the features of the good pictures, else bf16 or fp32",
+        "fp32",
+        description="what the encoder computes in: fp32 runs on every engine, bf16 and int8 are "
+        "faster on OpenVINO; auto: int8 if it keeps the features of the good pictures, else bf16 "
+        "or fp32",
     )
     thumbnails: bool = Field(
         True, description="small pictures of the normals travel in the bundle, for comparison"

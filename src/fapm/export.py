@@ -22,6 +22,8 @@ Format = Literal["onnx", "openvino"]
 
 # Scores of the file may differ from the detector's by this share, and no more.
 TOLERANCE = 1e-3
+# Pictures to prove it on, at most.
+PROOF = 32
 
 
 def export(

@@ -63,6 +63,38 @@ def read_frame(
     )
 
 
+def readable_frames(
+    pictures: Iterable[Picture],
+    config: Config,
+    interpolation: images.Interpolation,
+    *,
+    count: int,
+    max_pixels: int,
+) -> tuple[list[Picture], list[NDArray[np.uint8]]]:
+    """The first ``count`` pictures that can be read, and their frames, RGB uint8 ``[S, S, 3]``.
+
+    Raises
+    ------
+    ImageError
+        None can be read.
+    """
+    chosen: list[Picture] = []
+    frames: list[NDArray[np.uint8]] = []
+    error = ""
+    for picture in pictures:
+        frame = read_frame(picture, config, interpolation, max_pixels=max_pixels)
+        if isinstance(frame, Failure):
+            error = error or frame.error
+            continue
+        chosen.append(picture)
+        frames.append(frame.pixels)
+        if len(frames) == count:
+            break
+    if not frames:
+        raise ImageError(f"no picture could be read; the first: {error}")
+    return chosen, frames
+
+
 def training_pictures(source: object) -> tuple[list[Picture], str]:
     """The pictures to fit on, and a message where something had to be understood.
 

@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from fapm import images
+from fapm.commands.shared import MaxPixels
+from fapm.datasets import list_images
+from fapm.frames import readable_frames
 from fapm.options import one_line_errors
 
 
@@ -15,11 +19,28 @@ def export_command(
     model: Annotated[Path, typer.Argument(help="a bundle written by fapm fit")],
     folder: Annotated[Path, typer.Argument(help="folder to write into")],
     to: Annotated[str, typer.Option(help="onnx | openvino")] = "openvino",
+    pictures: Annotated[
+        Path | None, typer.Option(help="folder or picture to prove it on; default: synthetic ones")
+    ] = None,
+    max_pixels: MaxPixels = images.MAX_PIXELS,
 ) -> None:
     """Write the graph for other programs, and prove that it scores the same."""
     from fapm.detector import Detector
-    from fapm.export import export, sample_frames
+    from fapm.export import PROOF, export, sample_frames
 
-    detector = Detector.load(model)
-    difference = export(detector, to, folder, sample_frames(detector))
-    print(f"{folder}: largest score difference {difference:.1e}")
+    detector = Detector.load(model, max_pixels=max_pixels)
+    if pictures is None:
+        frames = sample_frames(detector)
+    else:
+        frames = readable_frames(
+            list_images(pictures),
+            detector.config,
+            detector.fitted_.encoder.spec.interpolation,
+            count=PROOF,
+            max_pixels=max_pixels,
+        )[1]
+    difference = export(detector, to, folder, frames)
+    print(
+        f"{folder}: largest score difference {difference:.1e} on "
+        f"{len(frames)} {'synthetic frames' if pictures is None else 'pictures'}"
+    )
