@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
+from PIL import Image
 
 import fapm
 from conftest import Command, Refusal
 from fapm import export
 from fapm.errors import OutputError
-from stripes import fitted, good_pictures
+from stripes import DEFECT, defective, fitted, good, good_pictures
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -37,6 +39,54 @@ def test_an_exported_graph_scores_the_same_without_fapm(
     said = subprocess.run(command, capture_output=True, text=True, check=True)
     scores = [float(line.split()[1]) for line in said.stdout.splitlines()]
     np.testing.assert_allclose(scores, fapm.load(bundle).score(pictures), rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C++ example, compiled against the OpenVINO that pip installed."""
+    if not (shutil.which("cmake") and shutil.which("c++")):
+        pytest.skip("cmake and a C++ compiler are not here")
+    build = tmp_path_factory.mktemp("build")
+    found = Path(openvino.__file__).parent / "cmake"
+    for command in (
+        ["cmake", "-S", EXAMPLES / "cpp", "-B", build, f"-DOpenVINO_DIR={found}"],
+        ["cmake", "--build", build],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return build / "inspect"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_c_plus_plus_program_scores_the_same(
+    program: Path, precision: str, tmp_path: Path
+) -> None:
+    held = fitted(good_pictures(), precision=precision)
+    export.export(held, "openvino", tmp_path / "out", export.sample_frames(held))
+    pictures = [good(seed) for seed in range(100, 103)] + [defective(7)]
+    frames = [tmp_path / f"{number}.ppm" for number in range(len(pictures))]
+    for picture, frame in zip(pictures, frames, strict=True):
+        Image.fromarray(picture).save(frame)
+    said = subprocess.run(
+        [program, tmp_path / "out", *frames], capture_output=True, text=True, check=True
+    )
+    lines = [line.split() for line in said.stdout.splitlines()]
+    np.testing.assert_allclose([float(line[0]) for line in lines], held.score(pictures), rtol=1e-4)
+    x, y = int(lines[-1][3].rstrip(",")), int(lines[-1][4])
+    assert DEFECT[0].start <= y < DEFECT[0].stop
+    assert DEFECT[1].start <= x < DEFECT[1].stop
+
+
+def test_the_c_plus_plus_program_refuses_a_frame_of_another_size(
+    program: Path, bundle: Path, run: Command, tmp_path: Path
+) -> None:
+    assert run("export", bundle, tmp_path).code == 0
+    Image.fromarray(good(1, 32, 32)).save(tmp_path / "small.ppm")
+    said = subprocess.run(
+        [program, tmp_path, tmp_path / "small.ppm"], capture_output=True, text=True, check=False
+    )
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr == f"inspect: {tmp_path / 'small.ppm'}: must be 64 x 64 pixels\n"
 
 
 def test_it_is_proven_on_given_pictures(
