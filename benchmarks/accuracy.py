@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
-CROP = ("--resize", "256", "--crop", "224")
+# The paper's frame and score.
+CROP = ("--resize", "256", "--crop", "224", "--neighbours", "4")
 SAMPLING = {
-    "256 -> crop 224, plain": (*CROP, "--sampling", "none"),
-    "256 -> crop 224, near-far": (*CROP, "--sampling", "near-far"),
-    "256 -> crop 224, equal-radius": CROP,
+    "256 -> crop 224, b = 4, plain": (*CROP, "--sampling", "none"),
+    "256 -> crop 224, b = 4, near-far": (*CROP, "--sampling", "near-far"),
+    "256 -> crop 224, b = 4, equal-radius": CROP,
     "fast, plain": ("--sampling", "none"),
     "fast, near-far": ("--sampling", "near-far"),
     "fast (equal-radius)": (),

@@ -53,13 +53,13 @@ def test_files_are_timed_as_they_are_and_broken_ones_passed_over(
     for number in range(5):
         (good / f"0 broken {number}.png").write_bytes(b"nothing")
     decoded: list[Path] = []
-    read = images.read_image
+    read = images.read_reduced
 
-    def watch(path: Path, *limits: int) -> object:
+    def watch(path: Path, *rest: int) -> object:
         decoded.append(Path(path))
-        return read(path, *limits)
+        return read(path, *rest)
 
-    monkeypatch.setattr(images, "read_image", watch)
+    monkeypatch.setattr(images, "read_reduced", watch)
     finished = run("benchmark", good, "--resize", "64", "--rounds", "1", "--json", "-", "--quiet")
     assert finished.code == 0, finished.err
     assert json.loads(finished.out)["n_train"] == 6

@@ -48,7 +48,7 @@ KNOBS: dict[str, tuple[tuple[str, ...], Any]] = {
     "sigma": (("--sigma", "2.5"), 2.5),
     "false_positive_rate": (("--false-positive-rate", "0.1"), 0.1),
     "unsure_rate": (("--unsure-rate", "0.2"), 0.2),
-    "precision": (("--precision", "fp32"), "fp32"),
+    "precision": (("--precision", "int8"), "int8"),
     "thumbnails": (("--no-thumbnails",), False),
     "seed": (("--seed", "3"), 3),
 }

@@ -103,13 +103,13 @@ def benchmark(
 
     with tempfile.TemporaryDirectory() as folder:
         files = [_as_file(picture, Path(folder, f"{i}.jpg")) for i, picture in enumerate(chosen)]
-        decoded = [images.read_image(file) for file in files]
+        decoded = [images.read_reduced(file, config.resize)[0] for file in files]
         file, picture = cycle(files), cycle(decoded)
         stages = {
             "encoder": Stage(lambda: encoder.features([next(frame)])),
             "pipeline": Stage(lambda: detector.engine_.run([next(frame)])),
             "patchcore": Stage(lambda: patchcore.run([next(frame)])),
-            "decode": Stage(lambda: images.read_image(next(file))),
+            "decode": Stage(lambda: images.read_reduced(next(file), config.resize)),
             "resize": Stage(
                 lambda: images.prepare(next(picture), config.resize, config.crop, interpolation)
             ),

@@ -49,16 +49,17 @@ def read_frame(
     try:
         if isinstance(picture, (str, Path)):
             name = str(picture)
-            pixels = images.read_image(picture, max_pixels)
+            pixels, (height, width) = images.read_reduced(picture, config.resize, max_pixels)
         else:
             pixels = images.as_image(picture, name)
+            height, width = pixels.shape[:2]
     except ImageError as error:
         return Failure(name, str(error))
     return Frame(
         name,
         images.prepare(pixels, config.resize, config.crop, interpolation),
-        pixels.shape[0],
-        pixels.shape[1],
+        height,
+        width,
         _thumbnail(pixels) if thumbnail else None,
     )
 
