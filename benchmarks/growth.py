@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fapm import bundle, fitting
+from fapm import bundle, fitting, images
 from fapm.config import Config
 from fapm.datasets import list_images
 from fapm.encoders import Encoder, create_encoder
@@ -83,6 +83,20 @@ def fit_synthetic(pictures: int, config: Config, encoder: Encoder) -> tuple[Fitt
         return fitted, time.perf_counter() - start - spent
 
 
+def varied(found: Sequence[Path], count: int, folder: Path) -> list[Picture]:
+    """``count`` pictures; beyond those found, copies shifted and lit anew, no two alike."""
+    chosen: list[Picture] = list(found[:count])
+    for number in range(len(found), count):
+        rng = np.random.default_rng(number)
+        picture = images.read_image(found[number % len(found)])
+        shift = rng.integers(-8, 9, 2).tolist()
+        lit = np.roll(picture, shift, axis=(0, 1)) * rng.uniform(0.9, 1.1)
+        path = folder / f"{number:06d}.jpg"
+        path.write_bytes(images.encode_jpeg(lit.clip(0, 255).astype(np.uint8), quality=92))
+        chosen.append(path)
+    return chosen
+
+
 def latency(fitted: Fitted, runs: int = 200) -> float:
     """Median milliseconds from a frame to its score and map, with the compiled graph."""
     engine = open_engine(fitted, Runtime())
@@ -103,13 +117,13 @@ def measure(pictures: int, data: Path | None, overrides: dict[str, Any]) -> dict
     if data is None:
         fitted, seconds = fit_synthetic(pictures, config, encoder)
     else:
-        found: list[Picture] = list(list_images(data))
-        chosen = [found[i % len(found)] for i in range(pictures or len(found))]
-        start = time.perf_counter()
-        fitted = fitting.fit(
-            chosen, config, encoder, Runtime(), remark=lambda text: print(text, file=sys.stderr)
-        )
-        seconds = time.perf_counter() - start
+        with tempfile.TemporaryDirectory() as folder:
+            chosen = varied(list_images(data), pictures, Path(folder))
+            start = time.perf_counter()
+            fitted = fitting.fit(
+                chosen, config, encoder, Runtime(), remark=lambda text: print(text, file=sys.stderr)
+            )
+            seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bundle.fapm")
@@ -133,7 +147,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    counts = [0] if arguments.data else [int(n) for n in arguments.pictures.split(",")]
+    counts = [int(n) for n in arguments.pictures.split(",")]
     if arguments.row:
         print(json.dumps(measure(counts[0], arguments.data, json.loads(arguments.row))))
         return

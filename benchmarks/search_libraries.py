@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from usearch.index import search as usearch_search
 
 from fapm.config import Config
-from fapm.engines import Runtime, openvino
+from fapm.engines import openvino
 from fapm.engines.search import SearchPrecision, write_search
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch
