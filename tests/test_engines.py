@@ -15,7 +15,7 @@ from conftest import Command, Refusal
 from fapm import Detector, engines
 from fapm.engines import Runtime
 from fapm.engines import openvino as openvino_engine
-from fapm.engines.search import cut_buckets
+from fapm.engines.buckets import cut_buckets
 from fapm.errors import EngineError
 from stripes import CONFIG, defective, good, good_pictures
 from stripes import fitted as fit

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from fapm.encoders import Encoder
-from fapm.engines.search import OPSET
+from fapm.engines.onnx_writer import OPSET
 from fapm.errors import EncoderError, EngineError
 from fapm.fitted import FrozenEncoder, Precision
 

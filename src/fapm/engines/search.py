@@ -24,25 +24,20 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from fapm.config import Config
-from fapm.engines import OUTPUTS
+from fapm.engines.buckets import cut_buckets, padded
+from fapm.engines.onnx_writer import FAR, Writer
 from fapm.memory import geometry
 from fapm.memory.bank import MemoryBank
 
 SearchPrecision = Literal["fp32", "int8"]
 
-OPSET = 17
-_IR_VERSION = 8  # what ONNX Runtime 1.15 and OpenVINO 2023 already read
-
-FAR = 1e30  # half squared distance of what is not there; finite, so that no NaN can arise
 _FAR_KEY = 1e14  # every coordinate of the key that is not there; its square is finite
 _ABSENT = 1e25  # above it a squared distance means: no such key
 HEADROOM = 1.5  # queries may exceed the keys' range by this factor before they are clipped
 RECHECKED = 4  # worst cells compared again in float32 (int8 search)
 SHORTLIST = 8  # nearest keys by the products that are compared again, at least
-_RUN = 32
 _STEP = 2 * HEADROOM / 255  # of the 8-bit queries
 # What one more bucket costs (a few nodes, by 5 us each), in bytes of keys read in that time.
 _BUCKET_BYTES = 200_000
@@ -68,7 +63,7 @@ def write_search(
     float32 ``[1]``, float32 ``[1, S, S]``, int64 ``[1]``, float32 ``[1, L]``, int64 ``[1, L]``, as
     :class:`fapm.engines.Scored` describes them.
     """
-    graph = _Writer()
+    graph = Writer()
     names = [f"features_{i}" for i in range(len(shapes))]
     features = [_aggregate(graph, name) for name in names]
     if not config.layer_wise:
@@ -88,8 +83,10 @@ def write_search(
     ]
 
     unified = _unified(graph, layers)  # [H * W]
-    count = 1 if precision == "fp32" else min(RECHECKED, finest[0] * finest[1])
-    _, worst = graph.top(unified, count, axis=0)  # [R]
+    cells = finest[0] * finest[1]
+    count = 1 if precision == "fp32" else min(RECHECKED, cells)
+    worst = graph.top_of_many(graph.reshape(unified, [1, cells]), (1, cells), count, largest=True)
+    worst = graph.reshape(worst, [count])  # [R]
     found = [layer.at(worst) for layer in layers]
     ranks = found[0][0]
     for distances, _ in found[1:]:
@@ -113,8 +110,7 @@ def write_search(
         geometry.smoothing_matrix(edge, config.input_size, config.map_sigma).astype(np.float32)
         for edge in finest
     )
-    cells = graph.reshape(unified, [1, *finest])
-    smooth = graph.add("MatMul", graph.array(rows), cells)
+    smooth = graph.add("MatMul", graph.array(rows), graph.reshape(unified, [1, *finest]))
     maps = graph.add("MatMul", smooth, graph.array(np.ascontiguousarray(columns.T)))
 
     size = config.input_size
@@ -125,68 +121,7 @@ def write_search(
     )
 
 
-class _Writer:
-    """Nodes and constants of an ONNX graph, in the order they are written."""
-
-    def __init__(self) -> None:
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
-        self._count = 0
-
-    def array(self, value: Any, dtype: Any = None) -> str:
-        """A constant."""
-        name = self._name("c")
-        self._constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """A node; the name of its output, or of its several outputs as a list."""
-        names = [self._name(kind.lower()) for _ in range(outputs)]
-        self._nodes.append(helper.make_node(kind, inputs, names, name=names[0], **attributes))
-        return names[0] if outputs == 1 else names
-
-    def reshape(self, value: str, shape: list[int]) -> str:
-        return str(self.add("Reshape", value, self.array(shape, np.int64)))
-
-    def slice(self, value: str, start: int, stop: int, axis: int) -> str:
-        limits = [self.array([number], np.int64) for number in (start, stop, axis)]
-        return str(self.add("Slice", value, *limits))
-
-    def top(self, value: str, count: int, axis: int, largest: bool = True) -> tuple[str, str]:
-        values, indices = self.add(
-            "TopK", value, self.array([count], np.int64), outputs=2, axis=axis, largest=int(largest)
-        )
-        return values, indices
-
-    def model(
-        self, inputs: list[tuple[str, list[int]]], outputs: list[tuple[str, list[int]]]
-    ) -> onnx.ModelProto:
-        types = [TensorProto.FLOAT] * 2 + [TensorProto.INT64, TensorProto.FLOAT, TensorProto.INT64]
-        for (value, _), name in zip(outputs, OUTPUTS, strict=True):
-            self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
-        graph = helper.make_graph(
-            self._nodes,
-            "fapm-search",
-            [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in inputs],
-            [
-                helper.make_tensor_value_info(name, kind, shape)
-                for name, kind, (_, shape) in zip(OUTPUTS, types, outputs, strict=True)
-            ],
-            self._constants,
-        )
-        return helper.make_model(
-            graph,
-            producer_name="fapm",
-            ir_version=_IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-        )
-
-    def _name(self, kind: str) -> str:
-        self._count += 1
-        return f"{kind}_{self._count}"
-
-
-def _aggregate(graph: _Writer, features: str) -> str:
+def _aggregate(graph: Writer, features: str) -> str:
     return str(
         graph.add(
             "AveragePool", features, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1
@@ -194,9 +129,7 @@ def _aggregate(graph: _Writer, features: str) -> str:
     )
 
 
-def _concatenate(
-    graph: _Writer, features: list[str], shapes: Sequence[tuple[int, int, int]]
-) -> str:
+def _concatenate(graph: Writer, features: list[str], shapes: Sequence[tuple[int, int, int]]) -> str:
     """:func:`fapm.memory.patches.concatenate_layers`."""
     height, width = max((s[1:] for s in shapes), key=lambda size: size[0] * size[1])
     aligned = []
@@ -232,7 +165,7 @@ class _Layer:
 
     def __init__(
         self,
-        graph: _Writer,
+        graph: Writer,
         bank: MemoryBank,
         feature: str,
         onto_finest: NDArray[np.int64],
@@ -280,7 +213,8 @@ class _Layer:
             queries = graph.add("Mul", queries, inverse)
         self.areas = np.asarray((2 * ranges**2 / bank.unit**2)[:, None], np.float32)
 
-        key_bytes = channels * (4 if precision == "fp32" else 1)
+        # The key itself, and its products with the patch's cells, written and read again.
+        key_bytes = channels * (4 if precision == "fp32" else 1) + 8 * width
         self._cuts = cut_buckets(counts[order], _BUCKET_BYTES / key_bytes, _MAX_BUCKETS)
         self._keys_of_patch = [np.arange(bank.offsets[p], bank.offsets[p + 1]) for p in order]
         compare = self._products_int8 if precision == "int8" else self._products
@@ -296,10 +230,10 @@ class _Layer:
         products = []
         for part, (start, stop) in zip(self._split(queries, cuts), cuts, strict=True):
             norms = [(k**2).sum(axis=1) / 2 for k in keys[start:stop]]
-            block = graph.array(-_padded(keys[start:stop], 0).transpose(0, 2, 1), np.float32)
+            block = graph.array(-padded(keys[start:stop], 0).transpose(0, 2, 1), np.float32)
             product = graph.add("MatMul", part, block)
             products.append(
-                graph.add("Add", product, graph.array(_padded(norms, FAR)[:, None], np.float32))
+                graph.add("Add", product, graph.array(padded(norms, FAR)[:, None], np.float32))
             )
         return self._half_norms(graph.add("Mul", queries, queries)), products
 
@@ -330,12 +264,12 @@ class _Layer:
                 - channels * _STEP**2 / 24
                 for k, r in zip(keys[start:stop], rounded, strict=True)
             ]
-            block = graph.array(-_padded(rounded, 0), np.int8)
+            block = graph.array(-padded(rounded, 0), np.int8)
             block = graph.add("DequantizeLinear", block, key_scale)
             block = graph.add("Transpose", block, perm=[0, 2, 1])
             product = graph.add("MatMul", part, block)
             products.append(
-                graph.add("Add", product, graph.array(_padded(norms, FAR)[:, None], np.float32))
+                graph.add("Add", product, graph.array(padded(norms, FAR)[:, None], np.float32))
             )
         clipped = graph.add("Clip", queries, graph.array(-HEADROOM, np.float32), lift)
         excess = graph.add(
@@ -400,7 +334,7 @@ class _Layer:
         key = graph.add("Gather", graph.array(slots), self._table(patch, worst))  # [R, n, K]
         half, key = (graph.reshape(value, [-1, copies * width]) for value in (half, key))
         shortlist = min(max(SHORTLIST, 2 * count), copies * width)
-        position = self._smallest(half, copies * width, shortlist)
+        position = graph.top_of_many(half, (-1, copies * width), shortlist, largest=False)
         key = graph.add("GatherElements", key, position, axis=1)  # [R, m]
 
         channels = self._bank.keys.shape[1]
@@ -445,33 +379,6 @@ class _Layer:
                 slots[p, starts[number] : starts[number] + len(rows)] = rows
         return slots, elsewhere
 
-    def _smallest(self, values: str, width: int, count: int) -> str:
-        """Positions int64 ``[R, count]`` of the smallest of ``values`` ``[R, width]``.
-
-        Sorting thousands of numbers would take longer than anything else here. The smallest
-        ``count`` lie in the ``count`` runs with the smallest minima; only those are sorted.
-        """
-        graph = self._graph
-        if width <= 4 * _RUN:
-            return graph.top(values, count, axis=1, largest=False)[1]
-        runs = -(-width // _RUN)
-        if runs * _RUN > width:
-            pads = graph.array([0, 0, 0, runs * _RUN - width], np.int64)
-            values = graph.add("Pad", values, pads, graph.array(FAR, np.float32))
-        minima = graph.add(
-            "ReduceMin", graph.reshape(values, [-1, runs, _RUN]), axes=[2], keepdims=0
-        )
-        kept = min(count, runs)
-        _, run = graph.top(minima, kept, axis=1, largest=False)  # [R, kept]
-        run = graph.add("Unsqueeze", run, graph.array([2]))
-        place = graph.add(
-            "Add", graph.add("Mul", run, graph.array(_RUN)), graph.array(np.arange(_RUN))
-        )
-        place = graph.reshape(place, [-1, kept * _RUN])
-        inside = graph.add("GatherElements", values, place, axis=1)
-        _, position = graph.top(inside, count, axis=1, largest=False)
-        return str(graph.add("GatherElements", place, position, axis=1))
-
     def _fill(self, distances: str, kept: int) -> str:
         """A missing rank takes the last one present, as :func:`fapm.memory.scoring.fill_ranks`."""
         graph, count = self._graph, self._config.neighbours
@@ -484,7 +391,7 @@ class _Layer:
         return str(distances)
 
 
-def _unified(graph: _Writer, layers: list[_Layer]) -> str:
+def _unified(graph: Writer, layers: list[_Layer]) -> str:
     """Sum of the layers' distances to the nearest key on the finest grid, ``[H * W]``."""
     total = None
     for layer in layers:
@@ -502,50 +409,3 @@ def _unified(graph: _Writer, layers: list[_Layer]) -> str:
         total = distances if total is None else graph.add("Add", total, distances)
     assert total is not None
     return str(total)
-
-
-def _padded(rows: Sequence[NDArray[Any]], value: float) -> NDArray[Any]:
-    """Arrays ``[n, ...]`` stacked to ``[len(rows), max n, ...]``."""
-    longest = max(map(len, rows))
-    block = np.full((len(rows), longest, *rows[0].shape[1:]), value, np.float64)
-    for i, row in enumerate(rows):
-        block[i, : len(row)] = row
-    return block
-
-
-def cut_buckets(counts: NDArray[np.int64], bucket_cost: float, most: int) -> list[tuple[int, int]]:
-    """Cut ascending ``counts`` into runs, each padded to its last, at the least cost.
-
-    Parameters
-    ----------
-    counts
-        int ``[P]``, ascending.
-    bucket_cost
-        what one more bucket costs, in keys.
-    most
-        buckets at most.
-
-    Returns
-    -------
-    ``start, stop`` of each run.
-    """
-    total = len(counts)
-    best = counts * np.arange(1, total + 1.0)  # the first j + 1 counts in one bucket
-    cuts = [np.zeros(total, np.int64)]
-    costs = [best[-1] + bucket_cost]
-    for used in range(2, min(most, total) + 1):
-        now, cut = best.copy(), np.zeros(total, np.int64)
-        for j in range(1, total):
-            split = best[:j] + counts[j] * (j - np.arange(j))
-            at = int(split.argmin())
-            if split[at] < now[j]:
-                now[j], cut[j] = split[at], at + 1
-        best = now
-        cuts.append(cut)
-        costs.append(best[-1] + used * bucket_cost)
-    level, stop, runs = int(np.argmin(costs)), total, []
-    while stop > 0:
-        start = int(cuts[level][stop - 1])
-        runs.append((start, stop))
-        stop, level = start, level - 1
-    return runs[::-1]
