@@ -75,8 +75,10 @@ def benchmark(
     Returns
     -------
     plain JSON. ``*_ms`` are medians of a frame; ``search_ms`` is what the whole graph
-    (``pipeline_ms``) takes beyond the encoder. ``fps_device`` counts the graph alone, ``fps_wall``
-    everything from file to verdict and map: the two ways in which the paper counts.
+    (``pipeline_ms``) takes beyond the encoder, ``map_ms`` what brings its map to the picture's own
+    size. ``fps_device`` counts the graph alone, frame by frame or, with the hint ``throughput``,
+    several at once; ``fps_wall`` everything from file to verdict and map: the two ways in which the
+    paper counts.
 
     Raises
     ------
@@ -105,6 +107,7 @@ def benchmark(
         files = [_as_file(picture, Path(folder, f"{i}.jpg")) for i, picture in enumerate(chosen)]
         decoded = [images.read_reduced(file, config.resize)[0] for file in files]
         file, picture = cycle(files), cycle(decoded)
+        prediction = detector.predict(files[0])
         stages = {
             "encoder": Stage(lambda: encoder.features([next(frame)])),
             "pipeline": Stage(lambda: detector.engine_.run([next(frame)])),
@@ -113,6 +116,7 @@ def benchmark(
             "resize": Stage(
                 lambda: images.prepare(next(picture), config.resize, config.crop, interpolation)
             ),
+            "map": Stage(lambda: prediction.anomaly_map),
             "wall": Stage(lambda: detector.predict(next(file)).anomaly_map),
         }
         if fitted.encoder.precision != "fp32":
@@ -126,6 +130,8 @@ def benchmark(
             for stage in stages.values():
                 stage.turn()
         progress("measure", rounds, rounds)
+        several = Stage(lambda: detector.engine_.run(frames * 8))
+        several.turn()
         start = time.perf_counter()
         inspected = [p.anomaly_map for p in detector.predict(files * 8)]
         fps_wall = len(inspected) / (time.perf_counter() - start)
@@ -137,7 +143,11 @@ def benchmark(
         "pipeline_p99_ms": _percentile(stages["pipeline"], 99),
         "pipeline_over_encoder": medians["pipeline_ms"] / medians["encoder_ms"],
         "patchcore_over_pipeline": medians["patchcore_ms"] / medians["pipeline_ms"],
-        "fps_device": 1000 / medians["pipeline_ms"],
+        "fps_device": (
+            1000 / medians["pipeline_ms"]
+            if runtime.hint == "latency"
+            else 8000 * len(frames) / several.median
+        ),
         "fps_wall": fps_wall,
         "fit_seconds": fit_seconds,
         "encoder": config.encoder,

@@ -1,0 +1,130 @@
+"""What fewer channels would cost: keys and queries projected onto C / 2 and C / 4 dimensions.
+
+    python benchmarks/reduction.py [DATA_ROOT] [--only NAME ...]
+
+PCA keeps the directions in which the normal vectors of a layer vary most; the random projection is
+orthonormal. Both are applied to what is memorised and compared, behind the pooling. A row is a fit
+and its accuracy; the size is that of the keys in float32. DATA_ROOT holds data sets in any layout
+that ``fapm evaluate`` reads (default: ../shared/data).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fapm import images
+from fapm.config import Config
+from fapm.datasets import Sample, load_dataset
+from fapm.encoders import create_encoder
+from fapm.engines import EncoderRunner, Runtime, open_encoder
+from fapm.frames import Frame, read_frame
+from fapm.freeze import freeze
+from fapm.graph import Search, aggregate
+from fapm.images import prepare_mask, read_mask
+from fapm.memory.geometry import cells_by_patch
+from fapm.memory.memorise import budgets, build_bank
+from fapm.memory.patches import patch_vectors
+from fapm.metrics import auroc
+
+DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
+SAMPLE = 20_000  # vectors that a PCA is made from
+
+
+def features(samples: list[Sample], config: Config, runner: EncoderRunner) -> list[Tensor]:
+    """Per layer float32 ``[N, C, H, W]``, pooled."""
+    each = []
+    for sample in samples:
+        frame = read_frame(sample.path, config, "bicubic", max_pixels=images.MAX_PIXELS)
+        assert isinstance(frame, Frame)
+        maps = runner.features([frame.pixels])
+        each.append(aggregate([torch.from_numpy(f) for f in maps], config))
+    return [torch.cat(layer) for layer in zip(*each, strict=True)]
+
+
+def projections(normal: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Orthonormal matrices ``[c, C]`` for one layer's normal features ``[N, C, H, W]``."""
+    channels = normal.shape[1]
+    yield "none", torch.eye(channels)
+    vectors = normal.permute(0, 2, 3, 1).reshape(-1, channels)
+    chosen = np.random.default_rng(0).permutation(len(vectors))[:SAMPLE]
+    sample = vectors[torch.from_numpy(chosen)].double()
+    _, _, directions = torch.linalg.svd(sample - sample.mean(dim=0), full_matrices=False)
+    noise = torch.randn(channels, channels, generator=torch.Generator().manual_seed(0))
+    random = torch.linalg.qr(noise).Q.T
+    for share in (2, 4):
+        yield f"PCA, C / {share}", directions[: channels // share].float()
+        yield f"random, C / {share}", random[: channels // share]
+
+
+def row(
+    train: list[Tensor], test: list[Tensor], samples: list[Sample], config: Config
+) -> tuple[float, float | None, float]:
+    """Image AUROC, pixel AUROC (None without masks) and megabytes of keys."""
+    sizes = [(f.shape[2], f.shape[3]) for f in train]
+    planned = budgets(sizes, len(train[0]), grid=config.grid, ratio=config.ratio)
+    banks = [
+        build_bank(
+            partial(lambda f, cells, p: patch_vectors(f, cells[p]), f, cells_by_patch(*size, 7)),
+            budget,
+            height=size[0],
+            width=size[1],
+            grid=config.grid,
+            sampling=config.sampling,
+            distance_unit=config.distance_unit,
+            far_threshold=config.far_threshold,
+        )
+        for f, size, budget in zip(train, sizes, planned, strict=True)
+    ]
+    search = Search(config, banks)
+    scored = [search([f[i : i + 1] for f in test]) for i in range(len(samples))]
+    labels = [sample.label for sample in samples]
+    image = auroc(labels, [float(s.scores[0]) for s in scored])
+    pixel = None
+    if any(sample.mask for sample in samples):
+        maps = np.concatenate([s.maps.numpy() for s in scored])
+        masks = np.zeros(maps.shape, np.bool_)
+        for mask, sample in zip(masks, samples, strict=True):
+            if sample.mask is not None:
+                height, width = images.read_image(sample.path).shape[:2]
+                read = read_mask(sample.mask, height, width)
+                mask[:] = prepare_mask(read, config.resize, config.crop)
+        pixel = auroc(masks, maps)
+    return image, pixel, sum(bank.keys.nbytes for bank in banks) / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", type=Path, nargs="?", default=Path("../shared/data"))
+    parser.add_argument("--only", nargs="+", default=DATA_SETS)
+    arguments = parser.parse_args()
+    config = Config.create()
+    runner = open_encoder(freeze(create_encoder(config), "fp32"), Runtime())
+    print("| data set | projection | image AUROC | pixel AUROC | keys MB |")
+    print("|---|---|---|---|---|")
+    for name in arguments.only:
+        data = load_dataset(arguments.root / name)
+        samples = list(data.test)
+        train = features([s for s in data.train if s.label != 1], config, runner)
+        test = features(samples, config, runner)
+        for choices in zip(*map(projections, train), strict=True):
+            matrices = [matrix for _, matrix in choices]
+            reduced = [
+                [torch.einsum("nchw,dc->ndhw", f, m) for f, m in zip(layers, matrices, strict=True)]
+                for layers in (train, test)
+            ]
+            with torch.inference_mode():
+                image, pixel, size = row(*reduced, samples, config)
+            shown = "-" if pixel is None else f"{100 * pixel:.2f}"
+            print(f"| {name} | {choices[0][0]} | {100 * image:.2f} | {shown} | {size:.1f} |",
+                  flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
