@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may ask a hub
@@ -19,12 +18,14 @@ import lightning.pytorch
 import numpy as np
 import torch
 import torch.nn.functional as F
+from anomalib.data import ImageBatch
 from anomalib.models.components.sampling import k_center_greedy
 from anomalib.models.image.cflow.lightning_model import Cflow as CflowModule
 from anomalib.models.image.padim.torch_model import PadimModel
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from fapm.compare.method import Judged, read_frames
 from fapm.compare.setting import Setting
@@ -166,7 +167,8 @@ class Cflow(_OnAnomalib):
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(self._module, [SimpleNamespace(image=batch) for batch in batches])
+        given: Any = [ImageBatch(image=batch) for batch in batches]
+        trainer.fit(self._module, DataLoader(given, batch_size=None, shuffle=True))
         likelihoods = _Likelihoods(len(self._encoder.spec.layers))
         self._model.anomaly_map_generator = likelihoods
         with torch.inference_mode():
@@ -219,14 +221,10 @@ def _adopt(encoder: Encoder, extractor: Any, images: Tensor) -> None:
     Raises
     ------
     EncoderError
-        It has other tensors, or does not give the same features.
+        It does not give the features of our encoder.
     """
-    name, given = encoder.spec.name, encoder.network.state_dict()
-    target = extractor.feature_extractor
-    lacking = [key for key in target.state_dict() if key not in given]
-    if lacking:
-        raise EncoderError(f"encoder: anomalib's {name} has {lacking[0]}, which ours has not")
-    target.load_state_dict({key: given[key] for key in target.state_dict()})
+    # Its copy is not cut behind the deepest layer; what ours has not got does not matter then.
+    extractor.feature_extractor.load_state_dict(encoder.network.state_dict(), strict=False)
     with torch.inference_mode():
         expected = encoder.network.forward_intermediates(
             images, indices=encoder.indices, stop_early=True, intermediates_only=True
@@ -234,4 +232,7 @@ def _adopt(encoder: Encoder, extractor: Any, images: Tensor) -> None:
         got = list(extractor(images).values())
     for ours, theirs in zip(expected, got, strict=True):
         if ours.shape != theirs.shape or (ours - theirs).abs().max() > _ROUNDING * ours.abs().max():
-            raise EncoderError(f"encoder: anomalib's {name} does not give the features of ours")
+            raise EncoderError(
+                f"encoder: anomalib's extractor does not give the features of our "
+                f"{encoder.spec.name}; choose another --encoder"
+            )

@@ -87,6 +87,7 @@ class OnEncoder:
         encoder = create_encoder(setting.config)
         self._interpolation = encoder.spec.interpolation
         self.note = method.note
+        self._matrices: dict[int, Tensor] = {}  # by the number of cells
         self._runner = open_encoder(freeze(encoder, "fp32"), setting.runtime)
 
     def fit(self, pictures: Sequence[Path]) -> None:
@@ -120,14 +121,13 @@ class OnEncoder:
         return [torch.from_numpy(layer) for layer in self._runner.features(frames)]
 
     def _smooth(self, cells: Tensor) -> Tensor:
-        config = self._setting.config
-        rows, columns = (
-            torch.from_numpy(
-                geometry.smoothing_matrix(count, config.input_size, config.map_sigma)
-            ).float()
-            for count in cells.shape[1:]
-        )
-        return rows @ cells.float() @ columns.T
+        for count in cells.shape[1:]:
+            if count not in self._matrices:
+                config = self._setting.config
+                matrix = geometry.smoothing_matrix(count, config.input_size, config.map_sigma)
+                self._matrices[count] = torch.from_numpy(matrix).float()
+        rows, columns = (self._matrices[count] for count in cells.shape[1:])
+        return rows @ cells @ columns.T
 
 
 def read_frames(

@@ -69,8 +69,8 @@ class Padim:
     def score(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Largest distances ``[B]`` and those of all positions ``[B, H, W]``."""
         height, width = max((f.shape[-2:] for f in layers), key=lambda size: size[0] * size[1])
-        off = (self._embed(layers) - self._mean).transpose(0, 1)  # [P, B, d]
-        distances = torch.linalg.vector_norm(off @ self._whitening.mT, dim=2).T  # [B, P]
+        off = (self._embed(layers) - self._mean).permute(1, 2, 0)  # [P, d, B]
+        distances = torch.linalg.vector_norm(self._whitening @ off, dim=1).T  # [B, P]
         return distances.amax(dim=1), distances.reshape(-1, height, width)
 
     def state(self) -> list[Tensor]:

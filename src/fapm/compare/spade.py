@@ -42,7 +42,9 @@ class Spade:
     def __init__(self, neighbours: int = 50) -> None:
         self._neighbours = neighbours
         self._pooled = torch.empty(0)  # [N, C]
-        self._cells = torch.empty(0)  # [N, H * W, C]
+        self._cells = torch.empty(0)  # [N, H * W, C], centred: small norms keep digits
+        self._centre = torch.empty(0)  # [C]
+        self._squares = torch.empty(0)  # [N, H * W]
 
     def fit(self, batches: Iterable[list[Tensor]], pictures: int) -> None:
         """Keep the features of all good pictures."""
@@ -55,6 +57,9 @@ class Spade:
 
         self._cells = collect(cells(), pictures)
         self._pooled = torch.cat(pooled)
+        self._centre = self._cells.mean(dim=(0, 1))
+        self._cells -= self._centre
+        self._squares = torch.stack([picture.square().sum(dim=1) for picture in self._cells])
 
     def score(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Image scores ``[B]`` and squared distances of cells ``[B, H, W]``."""
@@ -62,7 +67,8 @@ class Spade:
         squared = pairwise_squared(_pool(layers), self._pooled)  # [B, N]
         count = min(self._neighbours, len(self._pooled))
         nearest, pictures = squared.topk(count, largest=False)  # [B, K]
-        cells = [self._nearest(v, p) for v, p in zip(_vectors(layers), pictures, strict=True)]
+        vectors = _vectors(layers) - self._centre
+        cells = [self._nearest(v, p) for v, p in zip(vectors, pictures, strict=True)]
         return nearest.mean(dim=1), torch.stack(cells).view(-1, height, width)
 
     def state(self) -> list[Tensor]:
@@ -71,12 +77,16 @@ class Spade:
 
     def _nearest(self, vectors: Tensor, pictures: Tensor) -> Tensor:
         """Squared distances ``[H * W]`` to the gallery, one picture of it at a time."""
-        nearest = torch.full((len(vectors),), torch.inf)
+        least = torch.full((len(vectors),), torch.inf)
+        nearest = torch.empty_like(vectors)
         for picture in pictures.tolist():
-            torch.minimum(
-                nearest, pairwise_squared(vectors, self._cells[picture]).amin(dim=1), out=nearest
-            )
-        return nearest
+            cells = self._cells[picture]
+            # Without the vectors' own squares, which change nothing in the order.
+            found = torch.addmm(self._squares[picture], vectors, cells.T, alpha=-2).min(dim=1)
+            closer = found.values < least
+            least = torch.where(closer, found.values, least)
+            nearest = torch.where(closer[:, None], cells[found.indices], nearest)
+        return (vectors - nearest).square().sum(dim=1)
 
 
 def _pool(layers: list[Tensor]) -> Tensor:
