@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from fapm.compare.setting import Setting
 from fapm.engines import installed
@@ -12,6 +12,8 @@ from fapm.errors import ConfigError
 
 if TYPE_CHECKING:
     from fapm.compare.method import Method
+
+Build: TypeAlias = "Callable[[Setting], Method]"
 
 DEFAULT = ("fapm", "patchcore", "padim", "spade")
 
@@ -71,7 +73,7 @@ def _anomalib_padim(setting: Setting) -> Method:
     return Padim(setting)
 
 
-BUILDERS: dict[str, Callable[[Setting], Method]] = {
+BUILDERS: dict[str, Build] = {
     "fapm": _fapm,
     "patchcore": _patchcore,
     "padim": _padim,

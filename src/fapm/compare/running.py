@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fapm import metrics
 from fapm.benchmark import peak_mb
-from fapm.compare.methods import BUILDERS, PUBLISHED, missing_package
+from fapm.compare.methods import BUILDERS, PUBLISHED, Build, missing_package
 from fapm.compare.setting import Setting
 from fapm.config import Config
 from fapm.datasets import Sample
 from fapm.errors import FapmError, ImageError
 from fapm.frames import Frame, read_frame
 from fapm.images import prepare_mask, read_mask
-
-if TYPE_CHECKING:
-    from fapm.compare.method import Method
 
 # The first pictures pay for what is made on first use.
 _WARM_UP = 2
@@ -72,7 +70,7 @@ def compare(names: Sequence[str], task: Task, *, timeout: float | None = None) -
     Parameters
     ----------
     timeout
-        seconds that each method has.
+        seconds that each method has, the start of its process included.
     """
     for name in names:
         if (published := PUBLISHED.get(name)) is not None:
@@ -81,14 +79,14 @@ def compare(names: Sequence[str], task: Task, *, timeout: float | None = None) -
         elif (missing := missing_package(name)) is not None:
             yield Row(name, "failed", note=missing)
         else:
-            yield _in_own_process(name, task, timeout)
+            yield _in_own_process(name, BUILDERS[name], task, timeout)
 
 
-def _in_own_process(name: str, task: Task, timeout: float | None) -> Row:
+def _in_own_process(name: str, build: Build, task: Task, timeout: float | None) -> Row:
     """One method's row. Its process can be ended, and its memory is its own."""
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(name, task, sending), daemon=True)
+    process = context.Process(target=_work, args=(name, build, task, sending), daemon=True)
     process.start()
     sending.close()
     try:
@@ -106,12 +104,14 @@ def _in_own_process(name: str, task: Task, timeout: float | None) -> Row:
     return row
 
 
-def _work(name: str, task: Task, sending: Connection) -> None:
+def _work(name: str, build: Build, task: Task, sending: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+    # Peers have much to say; stdout is for the table.
+    os.dup2(2, 1)
     warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)  # peers have much to say
+    logging.disable(logging.CRITICAL)
     try:
-        row = measure(name, BUILDERS[name], task)
+        row = measure(name, build, task)
     except FapmError as error:
         row = Row(name, "failed", note=str(error))
     except Exception as error:  # peers raise what they like
@@ -120,7 +120,7 @@ def _work(name: str, task: Task, sending: Connection) -> None:
     sending.send(row)
 
 
-def measure(name: str, build: Callable[[Setting], Method], task: Task) -> Row:
+def measure(name: str, build: Build, task: Task) -> Row:
     """Fit a method on the good pictures and judge the test pictures with it.
 
     Raises
@@ -156,14 +156,15 @@ def measure(name: str, build: Callable[[Setting], Method], task: Task) -> Row:
             maps.append(judged.maps[0])
     if not seconds:
         raise ImageError("none of the test pictures could be read")
-    image = len(set(labels)) == 2
-    pixel = any(mask.any() for mask in masks) and not all(mask.all() for mask in masks)
+    pixel = None
+    if any(mask.any() for mask in masks) and not all(mask.all() for mask in masks):
+        pixel = metrics.pixel_metrics(np.stack(masks), np.stack(maps))
     return Row(
         name,
         "measured",
-        metrics.auroc(labels, scores) if image else None,
-        metrics.auroc(np.stack(masks), np.stack(maps)) if pixel else None,
-        metrics.aupro(np.stack(masks), np.stack(maps)) if pixel else None,
+        metrics.auroc(labels, scores) if len(set(labels)) == 2 else None,
+        pixel.auroc if pixel else None,
+        pixel.aupro if pixel else None,
         fit_seconds,
         1000 * statistics.median(seconds[_WARM_UP:] or seconds),
         method.memory_bytes / 1e6,
