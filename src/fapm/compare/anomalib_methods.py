@@ -36,7 +36,7 @@ from fapm.pipeline import batched
 
 _BATCH = 32
 _PADIM_CHANNELS = 100
-# CFlow's paper trains for hundreds of passes over the pictures, on a GPU.
+# CFlow's authors train for 200 passes over the pictures, on a GPU.
 _EPOCHS = 5
 # Features of the same weights may differ by rounding, as a share of the largest.
 _ROUNDING = 1e-4
