@@ -21,7 +21,17 @@ from conftest import Command, Finished, run_process
 from fapm.config import Config
 from fapm.images import read_image
 
-COMMANDS = ("fit", "inspect", "evaluate", "info", "export", "benchmark", "doctor", "demo")
+COMMANDS = (
+    "fit",
+    "inspect",
+    "evaluate",
+    "info",
+    "export",
+    "benchmark",
+    "compare",
+    "doctor",
+    "demo",
+)
 FIGURES = (
     *("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro"),
     *("fit_seconds", "inspect_ms_median", "keys", "bundle_bytes", "config"),

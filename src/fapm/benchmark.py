@@ -160,8 +160,8 @@ def benchmark(
         "hint": runtime.hint,
         "threads": detector.engine_.threads,
         "rounds": rounds,
-        "peak_mb": _peak_mb(),
-        **_machine(),
+        "peak_mb": peak_mb(),
+        **machine(),
     }
 
 
@@ -246,7 +246,7 @@ def _percentile(stage: Stage, percent: float) -> float:
     return float(np.percentile(stage.times, percent))
 
 
-def _peak_mb() -> float | None:
+def peak_mb() -> float | None:
     """Peak memory of this process; None where the system does not say (Windows)."""
     try:
         import resource
@@ -256,7 +256,8 @@ def _peak_mb() -> float | None:
     return float(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Processor, system, date and versions, for figures to be compared with."""
     name = platform.processor() or platform.machine()
     cpus = Path("/proc/cpuinfo")
     if cpus.is_file():

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fapm._version import __version__
-from fapm.commands import benchmark, demo, doctor, evaluate, export, fit, info, inspect
+from fapm.commands import benchmark, compare, demo, doctor, evaluate, export, fit, info, inspect
 
 app = typer.Typer(
     name="fapm",
@@ -26,6 +26,7 @@ app.command("info")(info.info_command)
 app.command("export")(export.export_command)
 app.command("benchmark")(benchmark.benchmark_command)
 app.command("doctor")(doctor.doctor_command)
+app.command("compare")(compare.compare_command)
 app.command("demo")(demo.demo_command)
 
 

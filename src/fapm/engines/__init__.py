@@ -134,7 +134,7 @@ def engine_name(runtime: Runtime) -> str:
         It is not installed.
     """
     name = "openvino" if runtime.engine == "auto" else runtime.engine
-    if not _installed(name):
+    if not installed(name):
         package = "fapm[fit]" if name == "torch" else name
         raise EngineError(f"engine: {name} is not installed; type: pip install '{package}'")
     return name
@@ -176,7 +176,8 @@ def _module(runtime: Runtime, precision: str) -> Any:
     return onnxruntime
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether a package is there, without importing it."""
     try:
         return find_spec(name) is not None
     except ValueError:  # a module that somebody has blocked

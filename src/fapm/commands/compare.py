@@ -1,0 +1,104 @@
+"""``fapm compare``: other methods beside FAPM, on the same pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fapm import console, images
+from fapm.commands.shared import MaxPixels, Quiet
+from fapm.compare import running, tables
+from fapm.compare.methods import DEFAULT, KNOWN, parse_methods
+from fapm.compare.setting import Setting
+from fapm.config import Config
+from fapm.datasets import LAYOUTS, load_dataset
+from fapm.engines import Runtime, installed
+from fapm.errors import ConfigError, DatasetError, EngineError, ImageError
+from fapm.files import refuse_unwritable, replaced_when_complete
+from fapm.options import config_options, one_line_errors, runtime_options
+from fapm.pipeline import ordered_map
+
+
+@one_line_errors
+@config_options
+@runtime_options
+def compare_command(
+    dataset: Annotated[Path, typer.Argument(help="folder or CSV file of a labelled data set")],
+    config: Config,
+    runtime: Runtime,
+    methods: Annotated[str, typer.Option(help=f"by comma, among {', '.join(KNOWN)}")] = ",".join(
+        DEFAULT
+    ),
+    layout: Annotated[str, typer.Option(help=" | ".join(LAYOUTS))] = "auto",
+    category: Annotated[str | None, typer.Option(help="category within the data set")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="seconds that each method has; default: no limit")
+    ] = None,
+    json_: Annotated[
+        str | None, typer.Option("--json", help="JSON file of all figures, - for stdout")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="CSV file, a line a method")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="the table as a Markdown file")] = None,
+    max_pixels: MaxPixels = images.MAX_PIXELS,
+    quiet: Quiet = False,
+) -> None:
+    """Fit FAPM and other methods on a data set's good pictures and judge its test pictures.
+
+    All see the same frames through the same encoder, and are measured alike.
+    """
+    names = parse_methods(methods)
+    for package in ("torch", "timm"):
+        if not installed(package):
+            raise EngineError(f"compare: {package} is not installed; type: pip install 'fapm[fit]'")
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"timeout: {timeout:g} is not above 0 seconds")
+    data = load_dataset(dataset, layout, category)
+    good = tuple(sample.path for sample in data.train if sample.label != 1)
+    if not good:
+        raise DatasetError(f"{dataset}: no good training pictures to fit on")
+    if not data.test:
+        raise DatasetError(f"{dataset}: no test pictures in this {data.layout} layout to judge")
+    for target in (json_ if json_ != "-" else None, csv, markdown):
+        if target is not None:
+            refuse_unwritable(Path(target))
+    console.remark(quiet, data.message)
+    for line in data.warnings:
+        console.remark(quiet, f"warning: {line}")
+    readable = _readable([*good, *(sample.path for sample in data.test)], config, max_pixels, quiet)
+    good = tuple(path for path in good if path in readable)
+    test = tuple(sample for sample in data.test if sample.path in readable)
+    for what, pictures in (("training", good), ("test", test)):
+        if not pictures:
+            raise ImageError(f"{dataset}: none of the {what} pictures can be read")
+    task = running.Task(Setting(config, runtime, max_pixels), good, test)
+    rows = []
+    with console.progress(quiet) as advance:
+        for row in running.compare(names, task, timeout=timeout):
+            rows.append(row)
+            advance("compare", len(rows), len(names))
+    figures = json.dumps(tables.document(data.name, task, rows), indent=2) + "\n"
+    table = tables.markdown(rows)
+    print(figures if json_ == "-" else table, end="")
+    for target, text in ((json_, figures), (csv, tables.csv_text(rows)), (markdown, table)):
+        if target is not None and target != "-":
+            with replaced_when_complete(Path(target)) as file:
+                file.write(text.encode())
+
+
+def _readable(paths: list[Path], config: Config, max_pixels: int, quiet: bool) -> set[Path]:
+    """The pictures that can be read: all methods get the same."""
+
+    def fault(path: Path) -> str:
+        try:
+            images.read_reduced(path, config.resize, max_pixels)
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    faults = dict(zip(paths, ordered_map(fault, paths), strict=True))
+    for error in faults.values():
+        console.remark(quiet, error and f"left out: {error}")
+    return {path for path, error in faults.items() if not error}

@@ -1,0 +1,184 @@
+"""Run methods one after the other, each in a process of its own, and measure them alike."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import statistics
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fapm import metrics
+from fapm.benchmark import peak_mb
+from fapm.compare.methods import BUILDERS, PUBLISHED, Build, missing_package
+from fapm.compare.setting import Setting
+from fapm.config import Config
+from fapm.datasets import Sample
+from fapm.errors import FapmError, ImageError
+from fapm.frames import Frame, read_frame
+from fapm.images import prepare_mask, read_mask
+
+# The first pictures pay for what is made on first use.
+_WARM_UP = 2
+
+
+class Row(NamedTuple):
+    """What is known of a method; None where there is nothing.
+
+    ``status`` is ``measured``, ``published`` or ``failed``. AUROC and AUPRO are in ``0 .. 1``,
+    pixels compared in the encoder's frame. ``fit_seconds`` goes from the files to a method that
+    can judge, ``inspect_ms`` is the median from file to score and map, one picture at a time.
+    ``memory_mb`` is what was learnt, without the encoder; ``peak_mb`` the whole process at most.
+    """
+
+    method: str
+    status: str
+    image_auroc: float | None = None
+    pixel_auroc: float | None = None
+    aupro: float | None = None
+    fit_seconds: float | None = None
+    inspect_ms: float | None = None
+    memory_mb: float | None = None
+    peak_mb: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every method gets: good pictures to learn from, and samples to judge."""
+
+    setting: Setting
+    good: tuple[Path, ...]
+    test: tuple[Sample, ...]
+
+
+def compare(names: Sequence[str], task: Task, *, timeout: float | None = None) -> Iterator[Row]:
+    """A row for each method, as soon as it is known.
+
+    A method that fails, takes too long or takes its process down is a row that says so.
+
+    Parameters
+    ----------
+    timeout
+        seconds that each method has, the start of its process included.
+    """
+    for name in names:
+        if (published := PUBLISHED.get(name)) is not None:
+            note = f"published, not run: mean over MVTec AD, {published.paper}"
+            yield Row(name, "published", published.image_auroc, published.pixel_auroc, note=note)
+        elif (missing := missing_package(name)) is not None:
+            yield Row(name, "failed", note=missing)
+        else:
+            yield _in_own_process(name, BUILDERS[name], task, timeout)
+
+
+def _in_own_process(name: str, build: Build, task: Task, timeout: float | None) -> Row:
+    """One method's row. Its process can be ended, and its memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(name, build, task, sending), daemon=True)
+    process.start()
+    sending.close()
+    try:
+        if not receiving.poll(timeout):
+            return Row(name, "failed", note=f"not done after {timeout:g} s (--timeout)")
+        row: Row = receiving.recv()
+    except EOFError:  # it ended without a word
+        process.join()
+        note = f"its process ended with exit code {process.exitcode} (out of memory?)"
+        return Row(name, "failed", note=note)
+    finally:
+        process.kill()
+        process.join()
+        receiving.close()
+    return row
+
+
+def _work(name: str, build: Build, task: Task, sending: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+    # Peers have much to say; stdout is for the table.
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    try:
+        row = measure(name, build, task)
+    except FapmError as error:
+        row = Row(name, "failed", note=str(error))
+    except Exception as error:  # peers raise what they like
+        said = " ".join(str(error).split())[:200]
+        row = Row(name, "failed", note=f"{type(error).__name__}: {said}")
+    sending.send(row)
+
+
+def measure(name: str, build: Build, task: Task) -> Row:
+    """Fit a method on the good pictures and judge the test pictures with it.
+
+    Raises
+    ------
+    ImageError
+        No test picture could be read.
+    """
+    start = time.perf_counter()
+    method = build(task.setting)
+    method.fit(task.good)
+    fit_seconds = time.perf_counter() - start
+
+    config = task.setting.config
+    labels: list[int] = []
+    scores: list[float] = []
+    masks: list[NDArray[np.bool_]] = []
+    maps: list[NDArray[np.float32]] = []
+    seconds: list[float] = []
+    for sample in task.test:
+        start = time.perf_counter()
+        frame = read_frame(
+            sample.path, config, method.interpolation, max_pixels=task.setting.max_pixels
+        )
+        if not isinstance(frame, Frame):
+            continue
+        judged = method.score([frame.pixels])
+        seconds.append(time.perf_counter() - start)
+        if sample.label is not None:
+            labels.append(sample.label)
+            scores.append(float(judged.scores[0]))
+        if (mask := _mask(sample, frame, config)) is not None:
+            masks.append(mask)
+            maps.append(judged.maps[0])
+    if not seconds:
+        raise ImageError("none of the test pictures could be read")
+    pixel = None
+    if any(mask.any() for mask in masks) and not all(mask.all() for mask in masks):
+        pixel = metrics.pixel_metrics(np.stack(masks), np.stack(maps))
+    return Row(
+        name,
+        "measured",
+        metrics.auroc(labels, scores) if len(set(labels)) == 2 else None,
+        pixel.auroc if pixel else None,
+        pixel.aupro if pixel else None,
+        fit_seconds,
+        1000 * statistics.median(seconds[_WARM_UP:] or seconds),
+        method.memory_bytes / 1e6,
+        peak_mb(),
+        method.note,
+    )
+
+
+def _mask(sample: Sample, frame: Frame, config: Config) -> NDArray[np.bool_] | None:
+    """Ground truth bool ``[S, S]`` in the encoder's frame; None where it is not known."""
+    if sample.mask is None:
+        return np.zeros(frame.pixels.shape[:2], np.bool_) if sample.label == 0 else None
+    try:
+        mask = read_mask(sample.mask, frame.height, frame.width)
+    except ImageError:
+        return None
+    return prepare_mask(mask, config.resize, config.crop)
