@@ -26,13 +26,15 @@ def config_options(command: Command) -> Command:
 
 
 def some_config_options(
-    fields: Collection[str], preset: str = "fast"
+    fields: Collection[str], preset: str = "fast", **defaults: Any
 ) -> Callable[[Command], Command]:
-    """As :func:`config_options`, for these fields alone and with another default preset."""
-    return functools.partial(_with_config_options, tuple(fields), preset)
+    """As :func:`config_options`, for these fields alone, with another preset or other defaults."""
+    return functools.partial(_with_config_options, tuple(fields), preset, defaults)
 
 
-def _with_config_options(fields: Collection[str], default: str, command: Command) -> Command:
+def _with_config_options(
+    fields: Collection[str], default: str, defaults: dict[str, Any], command: Command
+) -> Command:
     preset = inspect.Parameter(
         "preset",
         inspect.Parameter.KEYWORD_ONLY,
@@ -47,7 +49,7 @@ def _with_config_options(fields: Collection[str], default: str, command: Command
         overrides = {name: value for name, value in given.items() if value is not None}
         if "layers" in overrides:
             overrides["layers"] = tuple(overrides["layers"].split(","))
-        config = Config.create(kwargs.pop("preset"), **overrides)
+        config = Config.create(kwargs.pop("preset"), **{**defaults, **overrides})
         command(*args, config=config, **kwargs)
 
     own = [

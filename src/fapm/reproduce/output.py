@@ -29,26 +29,31 @@ class Column:
         what several neighbouring columns belong to, e.g. one metric.
     digits
         behind the point; None for text.
+    beside
+        key of a difference that stands in brackets behind the value.
     """
 
     key: str
     label: str
     group: str = ""
     digits: int | None = None
-    signed: bool = False
+    beside: str | None = None
 
     @property
     def full_label(self) -> str:
         """The label where there is no line of groups above it."""
         return f"{self.group}: {self.label}" if self.group else self.label
 
-    def text(self, value: Any) -> str:
-        """A cell for people; ``-`` where there is no value."""
+    def text(self, row: Mapping[str, Any]) -> str:
+        """A row's cell for people; ``-`` where there is no value."""
+        value = row.get(self.key)
         if value is None:
             return "-"
         if self.digits is None:
             return str(value)
-        return f"{value:{'+' if self.signed else ''},.{self.digits}f}"
+        difference = None if self.beside is None else row.get(self.beside)
+        behind = "" if difference is None else f" ({difference:+.2f})"
+        return f"{value:,.{self.digits}f}{behind}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Document:
 
     def cells(self, row: Mapping[str, Any]) -> list[str]:
         """A row's cells for people."""
-        return [column.text(row.get(column.key)) for column in self.columns]
+        return [column.text(row) for column in self.columns]
 
 
 def write(folder: Path, stem: str, document: Document) -> list[Path]:
@@ -127,8 +132,8 @@ def markdown_table(document: Document) -> list[str]:
 def as_csv(document: Document) -> str:
     """The table with full precision; a last column ``error``."""
     text = io.StringIO()
-    keys = [*(column.key for column in document.columns), "error"]
-    writer = csv.DictWriter(text, keys, extrasaction="ignore", lineterminator="\n")
+    keys = [key for c in document.columns for key in (c.key, c.beside) if key is not None]
+    writer = csv.DictWriter(text, [*keys, "error"], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(document.rows)
     return text.getvalue()

@@ -127,9 +127,7 @@ TABLE_2 = {
 }
 
 
-def average(column: dict[str, Auroc], categories: Collection[str]) -> Auroc | None:
-    """Mean of a column over some categories; None over none. Every column has pixel figures."""
+def average(column: dict[str, Auroc], categories: Collection[str]) -> Auroc:
+    """Mean of a column over some categories, at least one; every column has pixel figures."""
     rows = [column[name] for name in categories]
-    if not rows:
-        return None
     return Auroc(fmean(r.image for r in rows), fmean(r.pixel for r in rows if r.pixel is not None))
