@@ -12,7 +12,7 @@ from fapm import console
 from fapm.commands.shared import Quiet
 from fapm.config import Config
 from fapm.engines import Runtime
-from fapm.errors import DatasetError, EngineError
+from fapm.errors import DatasetError, EncoderError, EngineError
 from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
 from fapm.options import one_line_errors, runtime_options, some_config_options
 
@@ -56,8 +56,8 @@ def table1_command(
     from fapm.reproduce.table1 import table1
 
     data_sets = find_data_sets(data_root)
-    make_directory(output)
     _refuse_missing_weights(config)
+    make_directory(output)
     todo = [Job(name, path, config, runtime, jobs == 1) for name, path in data_sets.items()]
     outcomes = []
     with console.progress(quiet) as advance:
@@ -67,11 +67,11 @@ def table1_command(
         ):  # fmt: skip
             outcomes.append(outcome)
             console.remark(quiet, f"{len(outcomes)} of {len(todo)}: {outcome}")
+    _refuse_if_all_failed({o.name: o.error for o in outcomes if o.error}, len(todo))
     document = table1(outcomes, *_facts(config, runtime, config.sampling))
     write(output, "table1", document)
     _show(document, json_)
     console.remark(quiet, f"table: {output / 'table1.html'}")
-    _refuse_if_all_failed({o.name: o.error for o in outcomes if o.error}, len(todo))
 
 
 @one_line_errors
@@ -104,8 +104,8 @@ def table2_command(
 
     data_sets = find_data_sets(data_root)
     if output is not None:
-        make_directory(output)
-    _refuse_missing_weights(config)
+        _refuse_missing_weights(config)
+    make_directory(output)
     measured, failed = [], {}
     for name, folder in data_sets.items():
         with console.progress(quiet) as advance:
@@ -156,7 +156,12 @@ def _refuse_missing_weights(config: Config) -> None:
     """Now, in one line, and not once per data set."""
     from fapm.encoders import create_encoder
 
-    create_encoder(config)
+    try:
+        create_encoder(config)
+    except EncoderError as error:
+        if config.weights is not None:
+            raise
+        raise EncoderError(f"{error}, or with all its own settings: --preset fast") from None
 
 
 def _refuse_if_all_failed(errors: dict[str, str], count: int) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fapm.memory.bank import MemoryBank
+from fapm.memory.coreset import MIN_KEYS
 from fapm.memory.geometry import cells_by_patch
 from fapm.memory.memorise import budgets
 
@@ -88,7 +89,8 @@ def expected_costs(
 
     Near-far keeps between ``K`` and ``2 K`` keys of a patch, as the data have it. Everything else
     has one answer: equal-radius moves keys between patches, which costs the same where ``grid``
-    divides the map (elsewhere plain shares are counted).
+    divides the map (elsewhere plain shares are counted); only where plain shares are less than its
+    least for each patch does it keep more.
 
     Parameters
     ----------
@@ -102,8 +104,12 @@ def expected_costs(
     for (channels, height, width), budget in zip(maps, planned, strict=True):
         cells = [len(c) for c in cells_by_patch(height, width, own_grid)]
         twice = [min(2 * k, pictures * v) for k, v in zip(budget.shares, cells, strict=True)]
-        least.append(_cost(cells, budget.shares, channels))
-        far = twice if variant.sampling == "near-far" else budget.shares
+        shares: Sequence[int] = budget.shares
+        if variant.sampling == "equal-radius":
+            bound = [min(MIN_KEYS, pictures * v) for v in cells]
+            shares = max(shares, bound, key=sum)
+        least.append(_cost(cells, shares, channels))
+        far = twice if variant.sampling == "near-far" else shares
         most.append(_cost(cells, far, channels))
     return least, most
 

@@ -138,9 +138,9 @@ def _notes(missing: Sequence[str], outcomes: Sequence[Outcome]) -> list[str]:
     else:
         notes.append(
             "FPS, device: a frame through encoder, search, score and map. FPS, wall: from the "
-            "file, with decoding and resizing. Medians, one picture at a time, on this machine. "
-            f"The authors' code gives about {published.FPS_DEVICE:.0f} and {published.FPS_WALL} on a "
-            "Titan RTX; the latter is in their Table 1, with PatchCore at "
+            "file, with decoding and resizing. Medians, one picture at a time, on this machine. On "
+            f"a Titan RTX the authors' code gives about {published.FPS_DEVICE:.0f} and "
+            f"{published.FPS_WALL}; the latter is in their Table 1, with PatchCore at "
             f"{published.METHODS['PatchCore'].fps}."
         )
     for outcome in outcomes:
