@@ -203,6 +203,15 @@ def test_a_broken_picture_is_told_of(run: Command, root: Path, output: Path) -> 
     assert "bottle: 1 file could not be used; the first: " in (output / "table1.md").read_text()
 
 
+def test_the_papers_score_on_another_encoder_comes_with_a_warning(
+    run: Command, root: Path, output: Path
+) -> None:
+    knobs = ("--distance-unit", "one", "--neighbours", "4")
+    for more, warned in ((knobs, True), (knobs[:2], False), (knobs[2:], False)):
+        table1(run, root / "bottle", "-o", output, *more)
+        assert ("saturates the softmax" in (output / "table1.md").read_text()) == warned
+
+
 def test_without_masks_there_are_image_figures(run: Command, tmp_path: Path) -> None:
     parts.make_mvtec(tmp_path / "screw", masks=False)
     document = table1(run, tmp_path / "screw", "-o", tmp_path / "out")
@@ -315,7 +324,7 @@ def test_several_data_sets_have_means_and_a_broken_one_is_a_row(
         *("reproduce", "table2", root, "--resize", "64", "--rounds", "1", "--json", file)
     )
     assert finished.code == 0, finished.err
-    assert "bottle: F (D + equal-radius (ours)), fitted in " in finished.err
+    assert "bottle: F, D + equal-radius (ours): fitted in " in finished.err
     document = json.loads(file.read_text())
     assert list(document["data_sets"]) == ["bottle", "washer"]
     assert list(document["failed"]) == ["carpet"]
@@ -364,8 +373,11 @@ def test_bad_input_is_refused_in_one_line(
     (tmp_path / "out").write_text("a file")
     assert "cannot create" in refused(root / "carpet")
     (tmp_path / "out").unlink()
+    for picture in (root / "carpet" / "train" / "good").iterdir():
+        picture.write_bytes(b"nothing")
+    assert "none of 12 pictures could be read" in refused(root / "carpet")
     shutil.rmtree(root / "washer" / "test")
-    assert refused(root / "washer").startswith("none of 1 data set")
+    assert "test has 0 good and 0 defective pictures" in refused(root / "washer")
 
 
 def test_missing_weights_name_the_ways_out(

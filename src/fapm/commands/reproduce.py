@@ -68,7 +68,7 @@ def table1_command(
             outcomes.append(outcome)
             console.remark(quiet, f"{len(outcomes)} of {len(todo)}: {outcome}")
     _refuse_if_all_failed({o.name: o.error for o in outcomes if o.error}, len(todo))
-    document = table1(outcomes, *_facts(config, runtime, config.sampling))
+    document = table1(outcomes, config, *_facts(config, runtime, config.sampling))
     write(output, "table1", document)
     _show(document, json_)
     console.remark(quiet, f"table: {output / 'table1.html'}")
@@ -103,9 +103,9 @@ def table2_command(
     from fapm.reproduce.table2 import ablate, table2
 
     data_sets = find_data_sets(data_root)
+    _refuse_missing_weights(config)
     if output is not None:
-        _refuse_missing_weights(config)
-    make_directory(output)
+        make_directory(output)
     measured, failed = [], {}
     for name, folder in data_sets.items():
         with console.progress(quiet) as advance:
@@ -120,7 +120,7 @@ def table2_command(
             else:
                 measured.append(rows)
     _refuse_if_all_failed(failed, len(data_sets))
-    document = table2(measured, failed, *_facts(config, runtime, "by variant"))
+    document = table2(measured, failed, config, *_facts(config, runtime, "by variant"))
     if output is not None:
         write(output, "table2", document)
     _show(document, json_)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm.benchmark import Stage
+from fapm.config import Config
 from fapm.datasets import Dataset, load_dataset
 from fapm.detector import Detector
 from fapm.engines import open_encoder
@@ -18,6 +19,8 @@ from fapm.frames import Picture, readable_frames
 
 # Frames that speed is measured on, in turn.
 _FRAMES = 4
+
+_PAPERS_ENCODER = "wide_resnet50_2"
 
 
 def find_data_sets(root: Path) -> dict[str, Path]:
@@ -66,6 +69,18 @@ def load_labelled(folder: Path) -> Dataset:
             "both are needed"
         )
     return data
+
+
+def scale_warning(config: Config) -> list[str]:
+    """A sentence on image scores that depend on the size of an encoder's features, or none."""
+    own_scale = config.distance_unit == "one" and config.neighbours > 1
+    if not own_scale or config.encoder.startswith(_PAPERS_ENCODER):
+        return []
+    return [
+        f"The unit 1 and b = {config.neighbours} are the paper's, for {_PAPERS_ENCODER}. Other "
+        "encoders' distances are of another size, which saturates the softmax in the image score: "
+        "for those use --neighbours 1, or --distance-unit median-radius."
+    ]
 
 
 def speed_stages(detector: Detector, files: Sequence[Path]) -> dict[str, Stage]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, harmonic_mean
 from typing import Any
 
+from fapm.config import Config
 from fapm.reproduce import published
 from fapm.reproduce.categories import Outcome
+from fapm.reproduce.measure import scale_warning
 from fapm.reproduce.output import Column, Document
 
 _COLUMNS = {"paper": published.FAPM, "log": published.AUTHORS_LOG, "patchcore": published.PATCHCORE}
@@ -38,7 +40,7 @@ def _columns() -> Sequence[Column]:
 
 
 def table1(
-    outcomes: Sequence[Outcome], facts: Mapping[str, str], data: Mapping[str, Any]
+    outcomes: Sequence[Outcome], config: Config, facts: Mapping[str, str], data: Mapping[str, Any]
 ) -> Document:
     """The table: textures, objects, averages, and data sets that are not of MVTec AD."""
     by_name = {outcome.name: outcome for outcome in outcomes}
@@ -53,7 +55,7 @@ def table1(
         facts=facts,
         columns=_columns(),
         rows=[_for_people(row) for row in rows],
-        notes=_notes(missing, outcomes),
+        notes=_notes(missing, outcomes, config),
         data={**data, "rows": rows, "missing": missing},
     )
 
@@ -117,8 +119,8 @@ def _for_people(row: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _notes(missing: Sequence[str], outcomes: Sequence[Outcome]) -> list[str]:
-    notes = []
+def _notes(missing: Sequence[str], outcomes: Sequence[Outcome], config: Config) -> list[str]:
+    notes = scale_warning(config)
     if missing:
         notes.append(f"Not here: {', '.join(missing)}.")
     notes.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean, harmonic_mean
 from typing import Any
@@ -14,12 +15,17 @@ from fapm.config import Config
 from fapm.datasets import Dataset
 from fapm.detector import Detector
 from fapm.engines import Runtime
-from fapm.errors import FapmError
+from fapm.errors import DatasetError, FapmError
 from fapm.evaluation import evaluate
 from fapm.pipeline import Progress
 from fapm.reproduce import published
 from fapm.reproduce.cost_model import VARIANTS, Variant, fitted_costs, total
-from fapm.reproduce.measure import encoder_stage, load_labelled, speed_stages
+from fapm.reproduce.measure import (
+    encoder_stage,
+    load_labelled,
+    scale_warning,
+    speed_stages,
+)
 from fapm.reproduce.output import Column, Document
 
 COLUMNS = (
@@ -77,7 +83,7 @@ def ablate(
     Raises
     ------
     DatasetError
-        The data set cannot be used.
+        The data set cannot be used, or no variant could be fitted on it.
     """
     data = load_labelled(folder)
     files = [sample.path for sample in data.test]
@@ -89,18 +95,19 @@ def ablate(
         rows.append(row)
         detector = Detector(variant_config(variant, config), runtime=runtime)
         try:
-            row |= _judge(detector, data, progress, remark)
+            row |= _judge(detector, data, progress, partial(_remark, remark, name, variant))
             stages[variant.name] = speed_stages(detector, files)
         except FapmError as error:
             row["error"] = str(error)
             continue
-        remark(f"{name}: {variant.name} ({variant.what}), fitted in {row['fit_seconds']:.1f} s")
+        _remark(remark, name, variant, f"fitted in {row['fit_seconds']:.1f} s")
         encoder = encoder or encoder_stage(detector, files)
+    if encoder is None:
+        raise DatasetError(rows[0]["error"])
     timed = [stage for both in stages.values() for stage in both.values()]
-    take_turns([*timed, *([encoder] if encoder else [])], rounds, progress)
+    take_turns([*timed, encoder], rounds, progress)
     for row in rows:
         if both := stages.get(row["variant"]):
-            assert encoder is not None
             row |= {
                 "device_ms": both["device"].median,
                 "wall_ms": both["wall"].median,
@@ -115,6 +122,7 @@ def ablate(
 def table2(
     measured: Sequence[Sequence[Mapping[str, Any]]],
     failed: Mapping[str, str],
+    config: Config,
     facts: Mapping[str, str],
     data: Mapping[str, Any],
 ) -> Document:
@@ -138,7 +146,7 @@ def table2(
         facts=facts,
         columns=COLUMNS,
         rows=[*map(_for_people, shown), *errors],
-        notes=_notes(means),
+        notes=[*scale_warning(config), *_notes(means)],
         data={
             **data,
             "rows": means,
@@ -147,6 +155,10 @@ def table2(
             "published": {name: row._asdict() for name, row in published.TABLE_2.items()},
         },
     )
+
+
+def _remark(remark: Callable[[str], None], name: str, variant: Variant, text: str) -> None:
+    remark(f"{name}: {variant.name}, {variant.what}: {text}")
 
 
 def _judge(
