@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from fapm._version import __version__
-from fapm.commands import benchmark, compare, demo, doctor, evaluate, export, fit, info, inspect
+from fapm.commands import (
+    benchmark,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    fit,
+    info,
+    inspect,
+    reproduce,
+)
 
 app = typer.Typer(
     name="fapm",
@@ -28,6 +39,7 @@ app.command("benchmark")(benchmark.benchmark_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("compare")(compare.compare_command)
 app.command("demo")(demo.demo_command)
+app.add_typer(reproduce.app, name="reproduce")
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def freeze(
         NNCF, which quantises, is not installed.
     """
     exported = export_onnx(encoder)
-    shapes = _shapes(encoder)
+    shapes = feature_shapes(encoder)
     if precision == "fp32":
         files = {"encoder.onnx": exported, "encoder.safetensors": encoder.weights()}
     elif precision == "bf16":
@@ -137,7 +137,8 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
         return {file.name: file.read_bytes() for file in (path, path.with_suffix(".bin"))}
 
 
-def _shapes(encoder: Encoder) -> tuple[tuple[int, int, int], ...]:
+def feature_shapes(encoder: Encoder) -> tuple[tuple[int, int, int], ...]:
+    """Per layer ``C, H, W`` of its feature map."""
     size = encoder.spec.input_size
     with torch.inference_mode():
         features = encoder(torch.zeros(1, size, size, 3, dtype=torch.uint8))

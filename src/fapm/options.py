@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import typer
 
@@ -14,27 +14,42 @@ from fapm.config import PRESETS, Config
 from fapm.engines import EngineName, Runtime
 from fapm.errors import FapmError
 
+Command: TypeAlias = "Callable[..., None]"
 
-def config_options(command: Callable[..., None]) -> Callable[..., None]:
+
+def config_options(command: Command) -> Command:
     """Give ``command`` a ``--preset`` and an option for every field of :class:`Config`.
 
     The command takes the result as its argument ``config``.
     """
+    return some_config_options(tuple(Config.model_fields))(command)
+
+
+def some_config_options(
+    fields: Collection[str], preset: str = "fast", **defaults: Any
+) -> Callable[[Command], Command]:
+    """As :func:`config_options`, for these fields alone, with another preset or other defaults."""
+    return functools.partial(_with_config_options, tuple(fields), preset, defaults)
+
+
+def _with_config_options(
+    fields: Collection[str], default: str, defaults: dict[str, Any], command: Command
+) -> Command:
     preset = inspect.Parameter(
         "preset",
         inspect.Parameter.KEYWORD_ONLY,
-        default="fast",
+        default=default,
         annotation=Annotated[str, typer.Option(help=" | ".join(PRESETS), show_default=True)],
     )
-    knobs = [_knob(name) for name in Config.model_fields]
+    knobs = [_knob(name) for name in fields]
 
     @functools.wraps(command)
     def with_config(*args: Any, **kwargs: Any) -> None:
-        given = {name: kwargs.pop(name) for name in Config.model_fields}
+        given = {name: kwargs.pop(name) for name in fields}
         overrides = {name: value for name, value in given.items() if value is not None}
         if "layers" in overrides:
             overrides["layers"] = tuple(overrides["layers"].split(","))
-        config = Config.create(kwargs.pop("preset"), **overrides)
+        config = Config.create(kwargs.pop("preset"), **{**defaults, **overrides})
         command(*args, config=config, **kwargs)
 
     own = [
@@ -46,7 +61,7 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_config
 
 
-def runtime_options(command: Callable[..., None]) -> Callable[..., None]:
+def runtime_options(command: Command) -> Command:
     """Give ``command`` the options of :class:`fapm.engines.Runtime`.
 
     The command takes the result as its argument ``runtime``.
@@ -85,7 +100,7 @@ def runtime_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_runtime
 
 
-def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+def one_line_errors(command: Command) -> Command:
     """What a user can mend ends in one line on stderr and exit code 2; so does Ctrl-C."""
 
     @functools.wraps(command)

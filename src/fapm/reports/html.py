@@ -7,12 +7,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
@@ -28,6 +26,7 @@ from fapm.reports.heatmap import (
     encode_jpeg,
     overlay,
 )
+from fapm.reports.templates import render
 
 MAX_PICTURES = 300
 _SAMPLE = 30  # of them, spread over the pictures that neither score high nor are judged wrong
@@ -183,12 +182,9 @@ def _render(report: Report) -> str:
     ranked = sorted(report.items, key=lambda item: (-item.score, item.name))
     pictured = _pictured(ranked)
     outcomes = Counter((item.label, item.outcome) for item in ranked)
-    template = resources.files(__package__).joinpath("report.html.j2").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    environment.filters.update(brief=_brief, percentile=_percentile)
-    return environment.from_string(template).render(
+    return render(
+        "report.html.j2",
+        {"brief": _brief, "percentile": _percentile},
         report=report,
         verdicts=Counter(item.verdict for item in ranked),
         wrong=sum(item.wrong for item in ranked),

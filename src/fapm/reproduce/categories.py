@@ -1,0 +1,244 @@
+"""One data set after the other: fit, judge, keep the figures, and do not do it twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from fapm._version import __version__
+from fapm.benchmark import take_turns
+from fapm.config import Config
+from fapm.datasets import Dataset
+from fapm.detector import Detector
+from fapm.engines import Runtime
+from fapm.errors import FapmError
+from fapm.evaluation import evaluate
+from fapm.files import make_directory, replaced_when_complete
+from fapm.pipeline import Progress
+from fapm.reproduce.measure import load_labelled, speed_stages
+
+# Turns of each meaning of FPS, of four frames.
+_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Job:
+    """A data set to measure.
+
+    Attributes
+    ----------
+    timed
+        whether speed is measured: not beside other jobs, which would take its time.
+    """
+
+    name: str
+    folder: Path
+    config: Config
+    runtime: Runtime
+    timed: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: its figures as plain JSON, or a line that says why there are none."""
+
+    name: str
+    figures: dict[str, Any] | None
+    error: str | None = None
+    kept: bool = False  # from an earlier run
+
+    def __str__(self) -> str:
+        if self.figures is None:
+            return f"{self.name}: failed: {self.error}"
+        shown = [self.figures[name] for name in ("image_auroc", "pixel_auroc")]
+        values = " / ".join("-" if value is None else f"{100 * value:.2f}" for value in shown)
+        return f"{self.name}: {values}" + (", from an earlier run" if self.kept else "")
+
+
+def measure_all(
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    processes: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+    remark: Callable[[str], None] = lambda text: None,
+) -> Iterator[Outcome]:
+    """Measure data sets, each kept in a file of ``folder`` as soon as it is done.
+
+    What an earlier run kept is taken as it is, provided it has been measured with the same version,
+    settings and runtime on the same files. A data set that cannot be measured is an outcome too.
+
+    Parameters
+    ----------
+    processes
+        data sets at a time; beyond 1 each runs in a process of its own, on its share of the cores.
+    progress, remark
+        as for :meth:`fapm.Detector.fit`; of a single process only.
+
+    Raises
+    ------
+    OutputError
+        ``folder`` cannot be written.
+    """
+    make_directory(folder)
+    waiting: list[tuple[Job, str]] = []
+    for job in jobs:
+        try:
+            key = fingerprint(job, load_labelled(job.folder))
+        except FapmError as error:
+            yield Outcome(job.name, None, str(error))
+            continue
+        kept = _read(folder, job, key)
+        if kept is None:
+            waiting.append((job, key))
+        else:
+            yield Outcome(job.name, kept, kept=True)
+    keys = {job.name: key for job, key in waiting}
+    left = [job for job, _ in waiting]
+    if processes > 1:
+        outcomes = _in_processes(left, processes)
+    else:
+        outcomes = (_outcome(job, progress, remark) for job in left)
+    for outcome in outcomes:
+        if outcome.figures is not None:
+            record = {"key": keys[outcome.name], **outcome.figures}
+            with replaced_when_complete(_path(folder, outcome.name)) as file:
+                file.write((json.dumps(record, indent=2) + "\n").encode())
+        yield outcome
+
+
+def measure(job: Job, progress: Progress, remark: Callable[[str], None]) -> dict[str, Any]:
+    """Fit on a data set's good pictures and judge its test pictures.
+
+    Returns
+    -------
+    plain JSON; ``fps_device`` and ``fps_wall`` as :func:`fapm.reproduce.measure.speed_stages` says,
+    None unless ``job.timed``.
+
+    Raises
+    ------
+    FapmError
+        It cannot be done.
+    """
+    data = load_labelled(job.folder)
+    detector = Detector(job.config, runtime=job.runtime)
+    start = time.perf_counter()
+    detector.fit([sample.path for sample in data.train], progress=progress, remark=remark)
+    fit_seconds = time.perf_counter() - start
+    found = evaluate(
+        detector, data.test, progress=lambda done, total: progress("inspect", done, total)
+    )
+    fps: dict[str, float | None] = {"fps_device": None, "fps_wall": None}
+    if job.timed:
+        stages = speed_stages(detector, [sample.path for sample in data.test])
+        take_turns(list(stages.values()), _ROUNDS, progress)
+        fps = {f"fps_{name}": 1000 / stage.median for name, stage in stages.items()}
+    return {
+        "name": job.name,
+        **found.summary(),
+        **fps,
+        "fit_seconds": fit_seconds,
+        "keys": sum(len(bank.keys) for bank in detector.fitted_.banks),
+        "n_train": len(detector.fitted_.pictures),
+        "n_test": len(data.test),
+        "warnings": list(data.warnings),
+        "failed": [f.error for f in (*detector.fitted_.skipped, *found.failures)],
+    }
+
+
+def fingerprint(job: Job, data: Dataset) -> str:
+    """What figures belong to: version, settings, runtime, and every file by name and content."""
+    settings = job.config.model_dump(mode="json")
+    if job.config.weights is not None and Path(job.config.weights).is_file():
+        settings["weights"] = _digest(Path(job.config.weights))
+    samples = [*data.train, *data.test]
+    files = [*(s.path for s in samples), *(s.mask for s in samples if s.mask is not None)]
+    named = [(file.relative_to(job.folder).as_posix(), _digest(file)) for file in files]
+    text = json.dumps([__version__, settings, asdict(job.runtime), named])
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    """Of a file's content; of one that cannot be read, nothing: measuring will say so."""
+    digest = hashlib.sha256()
+    with suppress(OSError), file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def _read(folder: Path, job: Job, key: str) -> dict[str, Any] | None:
+    """What an earlier run kept, if it is this job's and, where speed is wanted, has it."""
+    try:
+        record = json.loads(_path(folder, job.name).read_text("utf-8"))
+        same = record.pop("key") == key
+        timed = record["fps_device"] is not None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):  # none, or not ours
+        return None
+    return record if same and (timed or not job.timed) else None
+
+
+def _outcome(job: Job, progress: Progress, remark: Callable[[str], None]) -> Outcome:
+    try:
+        return Outcome(job.name, measure(job, progress, remark))
+    except FapmError as error:
+        return Outcome(job.name, None, str(error))
+    except MemoryError:
+        return Outcome(job.name, None, f"{job.folder}: there is not enough memory for this one")
+
+
+def _in_processes(jobs: Sequence[Job], count: int) -> Iterator[Outcome]:
+    """Outcomes as they come. A process that dies is the outcome of its own job only."""
+    context = get_context("spawn")  # forked children would share torch's threads
+    threads = max(1, (os.cpu_count() or 1) // count)
+    left = list(reversed(jobs))
+    running: dict[Connection, tuple[Any, Job]] = {}
+    try:
+        while left or running:
+            while left and len(running) < count:
+                job = left.pop()
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(job, threads, sender), daemon=True)
+                process.start()
+                sender.close()
+                running[receiver] = process, job
+            ready = wait(list(running))
+            for receiver in [connection for connection in running if connection in ready]:
+                process, job = running.pop(receiver)
+                try:
+                    outcome = receiver.recv()
+                except EOFError:
+                    process.join()
+                    outcome = Outcome(
+                        job.name, None,
+                        f"{job.folder}: its process ended with exit code {process.exitcode}; if "
+                        "memory ran out, use fewer --jobs",
+                    )  # fmt: skip
+                process.join()
+                yield outcome
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+
+
+def _child(job: Job, threads: int, sender: Connection) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children
+    torch.set_num_threads(threads)
+    runtime = replace(job.runtime, threads=job.runtime.threads or threads)
+    sender.send(_outcome(replace(job, runtime=runtime), lambda *_: None, lambda _: None))
