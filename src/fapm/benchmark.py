@@ -57,6 +57,22 @@ class Stage:
         return statistics.median(self.times)
 
 
+def take_turns(
+    stages: Sequence[Stage],
+    rounds: int,
+    progress: Progress = lambda stage, done, total: None,
+) -> None:
+    """Time stages in turns, so that whatever else the machine does meets all of them alike."""
+    for stage in stages:
+        for _ in range(_WARM_UP):
+            stage.run()
+    for number in range(rounds):
+        progress("measure", number, rounds)
+        for stage in stages:
+            stage.turn()
+    progress("measure", rounds, rounds)
+
+
 def benchmark(
     pictures: Sequence[Picture],
     config: Config,
@@ -67,10 +83,9 @@ def benchmark(
 ) -> dict[str, Any]:
     """Fit on pictures and time what inspecting them takes.
 
-    Stages take turns, so that whatever else the machine does meets all of them alike. Files are
-    read as they are; arrays are written as JPEG first. PatchCore is our own ablation, one memory
-    for the whole picture and all layers, in fp32 on the same engine. Its keys are drawn at random,
-    not chosen greedily, which takes long and does not change the time of a search.
+    Files are read as they are; arrays are written as JPEG first. PatchCore is our own ablation, one
+    memory for the whole picture and all layers, in fp32 on the same engine. Its keys are drawn at
+    random, not chosen greedily, which takes long and does not change the time of a search.
 
     Returns
     -------
@@ -118,14 +133,7 @@ def benchmark(
         if fitted.encoder.precision != "fp32":
             plain = open_engine(_with_encoder(fitted, exact), runtime)
             stages["pipeline_fp32"] = Stage(lambda: plain.run([next(frame)]))
-        for stage in stages.values():
-            for _ in range(_WARM_UP):
-                stage.run()
-        for number in range(rounds):
-            progress("measure", number, rounds)
-            for stage in stages.values():
-                stage.turn()
-        progress("measure", rounds, rounds)
+        take_turns(list(stages.values()), rounds, progress)
         start = time.perf_counter()
         inspected = [p.anomaly_map for p in detector.predict(files * 8)]
         fps_wall = len(inspected) / (time.perf_counter() - start)
@@ -151,7 +159,7 @@ def benchmark(
         "threads": detector.engine_.threads,
         "rounds": rounds,
         "peak_mb": _peak_mb(),
-        **_machine(),
+        **machine(),
     }
 
 
@@ -246,7 +254,8 @@ def _peak_mb() -> float | None:
     return float(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What figures of speed belong to: processor, system, date and versions."""
     name = platform.processor() or platform.machine()
     cpus = Path("/proc/cpuinfo")
     if cpus.is_file():

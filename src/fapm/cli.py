@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from fapm._version import __version__
-from fapm.commands import benchmark, demo, doctor, evaluate, export, fit, info, inspect
+from fapm.commands import (
+    benchmark,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    fit,
+    info,
+    inspect,
+    reproduce,
+)
 
 app = typer.Typer(
     name="fapm",
@@ -27,6 +37,7 @@ app.command("export")(export.export_command)
 app.command("benchmark")(benchmark.benchmark_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("demo")(demo.demo_command)
+app.add_typer(reproduce.app, name="reproduce")
 
 
 def main() -> None:
