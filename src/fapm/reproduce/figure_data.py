@@ -215,8 +215,6 @@ def clusters(
     ------
     ImageError
         No picture could be read.
-    DatasetError
-        The far patch has too few different vectors to lay out.
     FapmError
         As :meth:`fapm.Detector.fit`.
     """
@@ -247,21 +245,25 @@ def clusters(
         radii = np.array([coreset.radius for coreset in coresets])
         order = radii.argsort(kind="stable")
         near, far = int(order[len(order) // 4]), int(order[-1])
-        shown = []
-        for number, (patch, count) in enumerate(((near, KEYS), (far, KEYS), (far, 2 * KEYS))):
+
+        def shown(number: int, patch: int, count: int) -> Cluster:
             progress("t-SNE", number, 3)
             coresets[patch].extend(count)
             keys = coresets[patch].indices[:count]
             radius = coresets[patch].radii[len(keys) - 1]
             vectors = spool.patch_vectors(0, patch)
-            shown.append(_cluster(divmod(patch, columns), vectors, keys, radius, config.seed))
+            return _cluster(divmod(patch, columns), vectors, keys, radius, config.seed)
+
+        found = Clusters(
+            near=shown(0, near, KEYS),
+            far=shown(1, far, KEYS),
+            again=shown(2, far, 2 * KEYS),
+            radii=radii.reshape(rows, columns),
+            layer=encoder.spec.layers[0],
+            pictures=spool.count,
+        )
         progress("t-SNE", 3, 3)
-    return Clusters(
-        *shown,
-        radii=radii.reshape(rows, columns),
-        layer=encoder.spec.layers[0],
-        pictures=spool.count,
-    )
+    return found
 
 
 def examples(detector: Detector, data: Dataset) -> list[Example]:
