@@ -220,12 +220,21 @@ def test_figure_4_has_a_row_of_masks_only_where_there_are_any() -> None:
         assert figure.axes[0].get_title() == "bent lead"
 
 
+def test_figure_4_lines_up_pictures_of_several_shapes() -> None:
+    tall = np.full((80, 40, 3), 90, np.uint8)
+    figure = figures.figure4([example(), example(picture=tall, heatmap=tall)], "part")
+    figure.draw_without_rendering()
+    flat, upright = (axes.get_window_extent() for axes in figure.axes[:2])
+    assert (flat.y0, flat.y1) == pytest.approx((upright.y0, upright.y1))
+    assert flat.width == pytest.approx(flat.height)
+    assert figure.axes[0].get_xlim() == (-0.5, 59.5)
+    assert figure.axes[0].get_ylim() == (44.5, -15.5)
+
+
 def test_figure_4_without_a_threshold_says_no_share_of_it() -> None:
     figure = figures.figure4([example(score=np.nan, verdict="unsure")], "part")
     assert figure.axes[-1].get_xlabel() == "unsure"
-    assert figures.figure4([example()], "part").axes[-1].get_xlabel() == (
-        "defect\n1.50 x threshold"
-    )
+    assert figures.figure4([example()], "part").axes[-1].get_xlabel() == ("defect\nscore 1.50")
 
 
 def test_bad_input(washers: Path, good: Path, tmp_path: Path, refusal: Refusal) -> None:

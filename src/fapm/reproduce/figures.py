@@ -141,8 +141,10 @@ def figure4(examples: Sequence[Example], name: str) -> Figure:
     rows.append(("heatmap", lambda e: e.heatmap))
     with mpl.rc_context(_STYLE):
         edge = min(1.6, (_WIDTH - 0.8) / len(examples))
-        tallest = max(e.picture.shape[0] / e.picture.shape[1] for e in examples)
-        width = edge * len(examples) + 0.8
+        shapes = {e.picture.shape[0] / e.picture.shape[1] for e in examples}
+        # Pictures of several shapes are centred in squares, for titles to be in line.
+        tallest = max(shapes) if max(shapes) - min(shapes) < 0.02 else 1.0
+        width = max(4.0, edge * len(examples) + 0.8)  # no narrower than the note
         figure = Figure((width, edge * tallest * len(rows) + 0.7))
         figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
         cells = figure.subplots(len(rows), len(examples), squeeze=False)
@@ -152,13 +154,19 @@ def figure4(examples: Sequence[Example], name: str) -> Figure:
                 axes.imshow(pixels(example), vmin=0, vmax=255, interpolation="antialiased")
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set_visible(False)
+                if tallest not in shapes:
+                    _centre(axes, *example.picture.shape[:2])
         for example, axes in zip(examples, cells[0], strict=True):
             axes.set_title(example.kind.replace("_", " "))
         for example, axes in zip(examples, cells[-1], strict=True):
-            score = "" if np.isnan(example.score) else f"\n{example.score:.2f} x threshold"
+            score = "" if np.isnan(example.score) else f"\nscore {example.score:.2f}"
             axes.set_xlabel(f"{example.verdict}{score}", fontsize=7)
         _draw_scale(figure, cells[-1])
-        figure.suptitle(name, x=0.01, ha="left", fontsize=8)
+        _note(
+            figure,
+            f"{name}: the first pictures of each kind by name. Below, verdict and score;\n"
+            "the score, as the map, in parts of its threshold, which good pictures alone have set.",
+        )
         _settle(figure)
     return figure
 
@@ -321,6 +329,13 @@ def _draw_cluster(
     return drawn
 
 
+def _centre(axes: Axes, height: int, width: int) -> None:
+    """A picture in the middle of a square of its longer edge."""
+    edge = max(height, width)
+    axes.set_xlim((width - edge) / 2 - 0.5, (width + edge) / 2 - 0.5)
+    axes.set_ylim((height + edge) / 2 - 0.5, (height - edge) / 2 - 0.5)
+
+
 def _mask(example: Example) -> NDArray[np.uint8]:
     """White where the defect is; a good part has none."""
     height, width = example.picture.shape[:2]
@@ -338,6 +353,7 @@ def _draw_scale(figure: Figure, line: Sequence[Axes]) -> None:
                       np.pad(levels, 9, mode="edge"), 1.0)[9:-9, 9:-9]  # fmt: skip
     bar = line[-1].inset_axes((1.06, 0, 0.08, 1))
     bar.imshow(painted, aspect="auto", extent=(0, 1, 0, SATURATION))
+    bar.set_title("map", fontsize=6.5)
     bar.set_xticks([])
     bar.set_yticks((0, 0.5, 1, 1.5, 2), ("0", "0.5", "threshold", "1.5", "2"), fontsize=6.5)
     bar.yaxis.tick_right()
