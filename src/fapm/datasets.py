@@ -127,6 +127,19 @@ def load_dataset(root: Path, layout: str = "auto", category: str | None = None) 
     return _read_tree(root, layout)
 
 
+def categories(root: Path) -> list[str]:
+    """What ``category`` may be in :func:`load_dataset`; none where ``root`` is one data set.
+
+    Raises
+    ------
+    DatasetError
+        VisA's table of pictures cannot be read.
+    """
+    if _is_visa(root):
+        return _objects(_read_rows(root / _VISA_SPLIT, ("image",)))
+    return _trees(root)
+
+
 def _detect(root: Path) -> str:
     if root.is_file():
         return "csv"
@@ -150,7 +163,7 @@ def _is_visa(root: Path) -> bool:
     return (root / _VISA_SPLIT).is_file()
 
 
-def _categories(root: Path) -> list[str]:
+def _trees(root: Path) -> list[str]:
     """Folders in `root` that are MVTec, MPDD or BTAD trees of their own."""
     if not root.is_dir():
         return []
@@ -160,12 +173,12 @@ def _categories(root: Path) -> list[str]:
 
 def _enter_category(root: Path, category: str) -> Path:
     if not (root / category).is_dir():
-        raise _no_category(root, category, _categories(root))
+        raise _no_category(root, category, _trees(root))
     return root / category
 
 
 def _refuse_several_categories(root: Path) -> None:
-    if names := _categories(root):
+    if names := _trees(root):
         raise _choose_category(root, names)
 
 
@@ -226,7 +239,7 @@ def _read_visa(root: Path, category: str | None) -> Dataset:
     if not file.is_file():
         raise DatasetError(f"{root}: VisA layout needs a file {_VISA_SPLIT.as_posix()}")
     rows = _read_rows(file, ("image",))
-    objects = sorted({row.cells.get("object", "") for row in rows})
+    objects = _objects(rows)
     if category is None:
         if len(objects) > 1:
             raise _choose_category(root, objects)
@@ -235,6 +248,10 @@ def _read_visa(root: Path, category: str | None) -> Dataset:
         raise _no_category(root, category, objects)
     chosen = [row for row in rows if row.cells.get("object", "") == category]
     return _read_table(file, chosen, root, category or _name(root), "visa")
+
+
+def _objects(rows: Iterable[_Row]) -> list[str]:
+    return sorted({row.cells.get("object", "") for row in rows})
 
 
 def _read_rows(file: Path, path_columns: tuple[str, ...]) -> list[_Row]:

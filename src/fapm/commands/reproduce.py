@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fapm import console
+from fapm.commands.reproduce_figures import figures_command
 from fapm.commands.shared import Quiet
 from fapm.config import Config
 from fapm.engines import Runtime
@@ -215,3 +216,4 @@ def _show(document: Document, json_: str | None) -> None:
 app.command("table1")(table1_command)
 app.command("table2")(table2_command)
 app.command("cost")(cost_command)
+app.command("figures")(figures_command)

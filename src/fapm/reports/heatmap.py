@@ -97,9 +97,12 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
 
 
 def thumbnails(
-    image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_] | None
+    image: NDArray[np.uint8],
+    anomaly_map: NDArray[np.float32],
+    mask: NDArray[np.bool_] | None,
+    edge: int = THUMBNAIL_EDGE,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_] | None]:
-    """A picture, its map and its mask with their longer edge at most ``THUMBNAIL_EDGE`` pixels.
+    """A picture, its map and its mask with their longer edge at most ``edge`` pixels.
 
     Parameters
     ----------
@@ -112,7 +115,7 @@ def thumbnails(
     enlarged.
     """
     height, width = image.shape[:2]
-    scale = min(1.0, THUMBNAIL_EDGE / max(height, width))
+    scale = min(1.0, edge / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small_map = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     # By area and not nearest neighbour, which would lose defects of a few pixels.
