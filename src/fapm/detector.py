@@ -244,6 +244,17 @@ class Detector:
         """
         fitted = bundle.load(Path(path))
         require_precision(fitted.encoder, precision)
+        return cls.of(fitted, runtime=runtime, max_pixels=max_pixels)
+
+    @classmethod
+    def of(
+        cls,
+        fitted: Fitted,
+        *,
+        runtime: Runtime | None = None,
+        max_pixels: int = images.MAX_PIXELS,
+    ) -> Detector:
+        """The detector of what :func:`fapm.fitting.fit` or :func:`fapm.bundle.load` gave."""
         detector = cls(fitted.config, runtime=runtime, max_pixels=max_pixels)
         detector._fitted = fitted
         return detector
