@@ -86,8 +86,8 @@ class Fapm(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
         self.model = Memory()
         self._pictures: list[tuple[str, NDArray[np.uint8]]] = []
 
-    @property
-    def detector(self) -> Detector:
+    # No property: torch's modules would hide what an AttributeError says.
+    def to_detector(self) -> Detector:
         """What was fitted, to be saved as a bundle or run on another engine.
 
         Raises
