@@ -33,7 +33,7 @@ COMMANDS = (
     "demo",
 )
 FIGURES = (
-    *("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro"),
+    *("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro", "aupimo"),
     *("fit_seconds", "inspect_ms_median", "keys", "bundle_bytes", "config"),
 )
 
@@ -302,12 +302,12 @@ def test_figures_that_need_masks_or_defects_are_null_without(
     maskless = parts.make_mvtec(tmp_path / "maskless", masks=False)
     figures = json.loads(run("evaluate", maskless, "-m", model, "--json", "-").out)
     assert figures["image_auroc"] == 1
-    assert [figures[name] for name in ("pixel_auroc", "pixel_ap", "aupro")] == [None] * 3
+    assert [figures[name] for name in FIGURES[3:7]] == [None] * 4
 
     for path in (maskless / "test" / "hole").iterdir():
         path.unlink()
     figures = json.loads(run("evaluate", maskless, "-m", model, "--json", "-").out)
-    assert [figures[name] for name in FIGURES[:6]] == [None] * 6
+    assert [figures[name] for name in FIGURES[:7]] == [None] * 7
     assert figures["passed"] == 3
 
 

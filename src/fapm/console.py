@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_METRICS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro")
+_METRICS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro",
+            "aupimo")  # fmt: skip
 
 
 def remark(quiet: bool, line: str) -> None:

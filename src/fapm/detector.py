@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from fapm import bundle, images
+from fapm import bundle, estimator, images
 from fapm.calibration import promises
 from fapm.config import Config
 from fapm.engines import Engine, Runtime, Scored, open_engine, require_precision
-from fapm.errors import EngineError, ImageError, NotFittedError
+from fapm.errors import ConfigError, EngineError, ImageError, NotFittedError
 from fapm.fitted import Fitted
 from fapm.frames import Frame, Picture, read_frame, training_pictures
 from fapm.pipeline import Progress, Stages, ready_batches
@@ -79,6 +79,7 @@ class Detector:
     def fit(
         self,
         source: object,
+        y: ArrayLike | None = None,
         *,
         progress: Progress = lambda stage, done, total: None,
         remark: Callable[[str], None] = lambda text: None,
@@ -89,6 +90,9 @@ class Detector:
         ----------
         source
             a folder, a list of folders, paths or arrays, or an array uint8 ``[N, H, W, 3]``.
+        y
+            0 good, 1 defect, for each picture of a list or an array: only good ones are fitted on.
+            Without it all are good.
         progress
             called with stage, done and total.
         remark
@@ -97,7 +101,7 @@ class Detector:
         Raises
         ------
         DatasetError
-            No such folder, or no pictures in it.
+            No such folder, no pictures in it, or labels that do not fit or none of which is good.
         ImageError
             No picture could be read. Single unreadable ones are left out: see :attr:`notes_`.
         EncoderError
@@ -107,7 +111,7 @@ class Detector:
         OutputError
             The features of so many pictures need a temporary file, and there is no room for it.
         """
-        pictures, _ = training_pictures(source)
+        pictures, _ = training_pictures(source if y is None else estimator.good_ones(source, y))
         try:
             from fapm import encoders, fitting
         except ImportError as error:
@@ -161,6 +165,14 @@ class Detector:
         if isinstance(predictions, Prediction):
             return predictions.score
         return np.array([prediction.score for prediction in predictions])
+
+    def decision_function(self, pictures: Iterable[Picture]) -> NDArray[np.float64]:
+        """Scores less the threshold, float64 ``[B]``: above 0 is a defect, as for scorers.
+
+        scikit-learn's outlier detectors have it the other way round. NaN after a fit on one
+        picture, which gives no threshold.
+        """
+        return self.score(list(pictures)) - self.threshold_
 
     def stream(
         self, pictures: Iterable[Picture], *, stages: Stages | None = None
@@ -244,9 +256,61 @@ class Detector:
         """
         fitted = bundle.load(Path(path))
         require_precision(fitted.encoder, precision)
+        return cls.of(fitted, runtime=runtime, max_pixels=max_pixels)
+
+    @classmethod
+    def of(
+        cls,
+        fitted: Fitted,
+        *,
+        runtime: Runtime | None = None,
+        max_pixels: int = images.MAX_PIXELS,
+    ) -> Detector:
+        """The detector of what :func:`fapm.fitting.fit` or :func:`fapm.bundle.load` gave."""
         detector = cls(fitted.config, runtime=runtime, max_pixels=max_pixels)
         detector._fitted = fitted
         return detector
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """What the constructor takes; ``deep``: also the config's fields, ``config__resize``."""
+        params = {name: getattr(self, name) for name in ("config", "runtime", "max_pixels")}
+        return params | (estimator.config_params(self.config) if deep else {})
+
+    def set_params(self, **params: Any) -> Detector:
+        """Change what :meth:`get_params` names. With another config it has to be fitted again.
+
+        Raises
+        ------
+        ConfigError
+            No such parameter, or a value out of range; nothing is changed.
+        """
+        known = self.get_params()
+        if unknown := params.keys() - known.keys():
+            raise ConfigError(f"{min(unknown)}: no such parameter; known ones: {', '.join(known)}")
+        config = estimator.changed_config(self.config, params)
+        runtime = params.get("runtime", self.runtime)
+        if not isinstance(runtime, Runtime):
+            raise ConfigError(f"runtime: {runtime!r} is not a Runtime")
+        if config != self.config:
+            self.config, self._fitted = config, None
+        self.runtime, self._engine = runtime, None
+        self.max_pixels = params.get("max_pixels", self.max_pixels)
+        return self
+
+    @property
+    def classes_(self) -> NDArray[np.int64]:
+        """0 good, 1 defect, after fit: the labels that scikit-learn's scorers compare with."""
+        _ = self.fitted_  # or it raises
+        return np.array([0, 1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engine": None}  # it is made again where it is needed
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._fitted is not None
+
+    def __sklearn_tags__(self) -> Any:
+        return estimator.tags()
 
     def __repr__(self) -> str:
         state = f"{len(self._fitted.pictures)} pictures" if self._fitted else "not fitted"

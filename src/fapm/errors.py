@@ -5,15 +5,15 @@ class FapmError(Exception):
     """Base of every error a user can cause and mend. Its message is one complete line."""
 
 
-class ConfigError(FapmError):
+class ConfigError(FapmError, ValueError):
     """A knob has an unknown or contradictory value; the message names the field."""
 
 
-class ImageError(FapmError):
+class ImageError(FapmError, ValueError):
     """A picture cannot be used; the message names the file."""
 
 
-class DatasetError(FapmError):
+class DatasetError(FapmError, ValueError):
     """A folder or file list is not a data set that can be used."""
 
 
@@ -33,5 +33,8 @@ class OutputError(FapmError):
     """A result cannot be written."""
 
 
-class NotFittedError(FapmError):
-    """The detector has to be fitted or loaded first."""
+class NotFittedError(FapmError, ValueError, AttributeError):
+    """The detector has to be fitted or loaded first.
+
+    A ``ValueError`` and an ``AttributeError`` as scikit-learn's is: ``hasattr(d, "threshold_")``.
+    """

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm import metrics
+from fapm.aupimo import Aupimo, aupimo
 from fapm.datasets import Sample
 from fapm.errors import ImageError
 from fapm.images import prepare_mask, read_mask
@@ -32,6 +33,8 @@ class Evaluation:
     image, pixel
         metrics; None without both good and defective pictures, or without masks. Pixels are
         compared in the encoder's frame, as in the literature.
+    aupimo
+        None also without good pictures: it takes its false alarms from them alone.
     roc, pro
         curves behind them, ``(fpr, tpr)`` and ``(fpr, overlap)``.
     counts
@@ -48,6 +51,7 @@ class Evaluation:
     results: tuple[Prediction | Failure, ...]
     image: metrics.ImageMetrics | None
     pixel: metrics.PixelMetrics | None
+    aupimo: Aupimo | None
     roc: tuple[NDArray[np.float64], NDArray[np.float64]] | None
     pro: tuple[NDArray[np.float64], NDArray[np.float64]] | None
     counts: metrics.Counts | None
@@ -76,6 +80,7 @@ class Evaluation:
             "pixel_ap": pixel.ap if pixel else None,
             "pixel_f1_max": pixel.f1_max if pixel else None,
             "aupro": pixel.aupro if pixel else None,
+            "aupimo": self.aupimo.mean if self.aupimo else None,
         }
 
 
@@ -129,6 +134,7 @@ def judge(
         results=tuple(results),
         image=metrics.image_metrics(labels, scores) if both else None,
         pixel=metrics.pixel_metrics(*pixels) if pixels else None,
+        aupimo=_aupimo(*pixels) if pixels else None,
         roc=metrics.roc_curve(labels, scores) if both else None,
         pro=metrics.pro_curve(*pixels) if pixels else None,
         counts=metrics.counts_at(labels, scores, detector.threshold_) if len(labels) else None,
@@ -173,3 +179,8 @@ def _pixels(
     if not any(mask.any() for mask in truth) or all(mask.all() for mask in truth):
         return None
     return np.stack(truth), np.stack(maps)
+
+
+def _aupimo(masks: NDArray[np.bool_], maps: NDArray[np.float32]) -> Aupimo | None:
+    defective = masks.any(axis=(1, 2))
+    return None if defective.all() else aupimo(masks, maps)

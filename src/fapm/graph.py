@@ -84,7 +84,7 @@ class Search:
         unified = scoring.unify(distances, indices)
         scores, cells = scoring.image_score(unified)
         smoothing = (self._smooth(finest[0], device), self._smooth(finest[1], device))
-        rows = torch.arange(len(cells), device=device)
+        rows = torch.arange(cells.shape[0], device=device)
         at_worst = [(rows, index[cells], 0) for index in indices]
         return Scored(
             scores,

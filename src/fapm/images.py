@@ -155,14 +155,14 @@ def prepare(
     -------
     ``uint8 [S, S, 3]`` with S = `crop`, or `resize` without a crop; contiguous.
     """
-    window = _crop_window(resize, crop)
+    window = crop_window(resize, crop)
     resized = resize_image(image, resize, resize, interpolation)
     return np.ascontiguousarray(resized[window, window])
 
 
 def prepare_mask(mask: NDArray[np.bool_], resize: int, crop: int | None) -> NDArray[np.bool_]:
     """:func:`prepare` for a mask: ``bool [H, W]`` to ``bool [S, S]``, nearest neighbour."""
-    window = _crop_window(resize, crop)
+    window = crop_window(resize, crop)
     return np.ascontiguousarray(_resize_nearest(mask, resize, resize)[window, window])
 
 
@@ -177,7 +177,7 @@ def restore_map(
     -------
     ``float32 [height, width]`` for an `anomaly_map` of ``float32 [S, S]``.
     """
-    window = _crop_window(resize, crop)
+    window = crop_window(resize, crop)
     # Bordered by its own edge, not by zeros: interpolation would fade the map along the crop.
     border = (window.start, resize - window.stop)
     whole = np.pad(anomaly_map, (border, border), mode="edge")
@@ -328,7 +328,7 @@ def _resize_nearest(mask: NDArray[np.bool_], height: int, width: int) -> NDArray
     return np.asarray(resized, dtype=np.bool_)
 
 
-def _crop_window(resize: int, crop: int | None) -> slice:
+def crop_window(resize: int, crop: int | None) -> slice:
     """Where the centre crop begins and ends along one edge of the resized picture."""
     size = resize if crop is None else crop
     start = (resize - size) // 2

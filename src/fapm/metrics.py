@@ -95,7 +95,7 @@ def pixel_metrics(masks: ArrayLike, maps: ArrayLike) -> PixelMetrics:
     ValueError
         Also when the arrays do not have three dimensions.
     """
-    defects, scores = _checked_maps(masks, maps)
+    defects, scores = checked_maps(masks, maps)
     ranking = _rank(defects, scores)
     curve = _pro_curve(ranking, defects, scores)
     return PixelMetrics(
@@ -166,7 +166,7 @@ def pro_curve(masks: ArrayLike, maps: ArrayLike) -> tuple[_Floats, _Floats]:
     ValueError
         Also when the arrays do not have the shape ``[n, H, W]``.
     """
-    defects, scores = _checked_maps(masks, maps)
+    defects, scores = checked_maps(masks, maps)
     return _pro_curve(_rank(defects, scores), defects, scores)
 
 
@@ -333,7 +333,8 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], _
     return truth.astype(np.bool_, copy=False), values
 
 
-def _checked_maps(masks: ArrayLike, maps: ArrayLike) -> tuple[NDArray[np.bool_], _Scores]:
+def checked_maps(masks: ArrayLike, maps: ArrayLike) -> tuple[NDArray[np.bool_], _Scores]:
+    """Masks as bool and maps as float32 or float64, of the same shape ``[n, H, W]``."""
     defects, scores = _checked(masks, maps)
     if defects.ndim != 3:
         raise ValueError(f"masks and maps must be [n, H, W], not {defects.shape}")

@@ -32,8 +32,9 @@ def fill_ranks(distances: Tensor) -> Tensor:
     counts as distance 0, since nothing is known there.
     """
     # NaN stays: what a broken encoder gives must not pass for normal.
-    known = torch.where(distances.isposinf(), 0.0, distances)
-    return known.cummax(dim=-1).values
+    missing = distances.isposinf()
+    last = torch.where(missing, 0.0, distances).amax(dim=-1, keepdim=True)
+    return torch.where(missing, last, distances)
 
 
 def image_score(unified: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +55,7 @@ def image_score(unified: Tensor) -> tuple[Tensor, Tensor]:
         float ``[B]`` and int64 ``[B]``.
     """
     cells = unified[:, :, 0].argmax(dim=1)  # [B]
-    nearest = unified[torch.arange(len(unified)), cells]  # [B, b]
+    nearest = unified[torch.arange(unified.shape[0]), cells]  # [B, b]; len() would fix B on export
     if nearest.shape[1] == 1:
         return nearest[:, 0], cells
     weight = 1 - torch.softmax(nearest, dim=1).amax(dim=1)

@@ -47,6 +47,10 @@ _METRICS = {
     "pixel_ap": ("pixel AP", "share of marked pixels that are right, averaged over all thresholds"),
     "pixel_f1_max": ("pixel F1-max", "best balance of pixels right and defect area found"),
     "aupro": ("AUPRO", "share of each defect's area marked, at up to 30 % of good pixels marked"),
+    "aupimo": (
+        "AUPIMO",
+        "share of each picture's defects marked, at 1 to 10 in 100,000 pixels of good ones marked",
+    ),
 }
 
 
