@@ -80,6 +80,13 @@ def test_fitting_says_what_to_install(command: str, folder: Path, tmp_path: Path
     )
 
 
+@pytest.mark.parametrize("table", ["table1", "table2", "cost"])
+def test_reproducing_says_what_to_install(table: str, folder: Path) -> None:
+    finished = run_without_torch("reproduce", table, *([] if table == "cost" else [folder]))
+    assert (finished.code, finished.out) == (2, "")
+    assert finished.err.endswith("is not installed; type: pip install 'fapm[fit]'\n")
+
+
 def test_the_torch_engine_says_what_to_install(bundle: Path, folder: Path) -> None:
     finished = run_without_torch("inspect", folder, "--model", bundle, "--engine", "torch")
     assert (finished.code, finished.out) == (2, "")
