@@ -1,6 +1,6 @@
 """Accuracy on labelled data sets: sampling rules side by side, and the presets.
 
-    python benchmarks/accuracy.py [DATA_ROOT] [--table sampling|presets|keys] [--only NAME ...]
+    python benchmarks/accuracy.py [DATA_ROOT] [--table sampling|presets|keys|roi] [--only NAME ...]
 
 DATA_ROOT holds data sets in any layout that ``fapm evaluate`` reads (default: ../shared/data). Each
 row is one ``fapm evaluate`` in a process of its own, so that peak memory is its own too.
@@ -40,7 +40,8 @@ KEYS = {
     "all keys": (),
     **{f"{count:,} keys": ("--max-keys", str(count)) for count in (15_000, 7_500, 3_000, 2_000)},
 }
-TABLES = {"sampling": SAMPLING, "presets": PRESETS, "keys": KEYS}
+ROI = {"whole frame": (), "--roi auto": ("--roi", "auto")}
+TABLES = {"sampling": SAMPLING, "presets": PRESETS, "keys": KEYS, "roi": ROI}
 _CHILD = (
     "import resource, sys; from fapm.cli import app;"
     "app(sys.argv[1:], standalone_mode=False);"

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
@@ -46,6 +47,29 @@ def patch_numbers(height: int, width: int, grid: int) -> Integers:
             row, column = math.floor(Fraction(y * rows, height)), Fraction(x * columns, width)
             numbers[y, x] = row * columns + math.floor(column)
     return numbers
+
+
+def inspected_cells(
+    roi: NDArray[np.bool_], sizes: Sequence[tuple[int, int]], upsampling: str = "nearest"
+) -> list[NDArray[np.bool_]]:
+    """Per layer ``[H, W]``: the finest map's cells with half their square inside ``[S, S]``, and
+    the coarser ones' that those take their distance from.
+    """
+    height, width = max(sizes, key=lambda size: size[0] * size[1])
+    share = np.empty((height, width))
+    # Each pixel as many pieces as make whole cells, so that no cell cuts a piece.
+    pieces = roi.repeat(height, axis=0).repeat(width, axis=1)
+    edge = len(roi)
+    for y in range(height):
+        for x in range(width):
+            share[y, x] = pieces[y * edge : (y + 1) * edge, x * edge : (x + 1) * edge].mean()
+    fine = share >= 0.5
+    onto = nearest_upsampling if upsampling == "nearest" else row_order_upsampling
+    layers = []
+    for rows, columns in sizes:
+        shown = onto(np.arange(rows * columns).reshape(rows, columns), height, width)
+        layers.append(np.isin(np.arange(rows * columns), shown[fine]).reshape(rows, columns))
+    return layers
 
 
 def concatenate(layers: Sequence[Floats]) -> Floats:
@@ -151,6 +175,7 @@ class Memory:
     unit: float
     rows: int
     columns: int
+    inside: NDArray[np.bool_]  # [H, W], cells that are inspected
 
 
 def memorise(
@@ -161,18 +186,26 @@ def memorise(
     sampling: str,
     distance_unit: str,
     far_threshold: float,
+    inside: NDArray[np.bool_] | None = None,
 ) -> Memory:
-    """The memory bank of one layer, from its aggregated normal features ``[N, C, H, W]``."""
-    count, _, height, width = features.shape
+    """The memory bank of one layer, from its aggregated normal features ``[N, C, H, W]``.
+
+    Cells that are not ``inside`` do not exist; patches without any have no keys.
+    """
+    count, channels, height, width = features.shape
     numbers = patch_numbers(height, width, grid)
+    if inside is None:
+        inside = np.ones((height, width), np.bool_)
+    everywhere = range(numbers.max() + 1)
+    counted = [p for p in everywhere if (inside & (numbers == p)).any()]
     patches, origins = [], []
-    for p in range(numbers.max() + 1):
+    for p in counted:
         places = [
             (n, y, x)
             for n in range(count)
             for y in range(height)
             for x in range(width)
-            if numbers[y, x] == p
+            if numbers[y, x] == p and inside[y, x]
         ]
         patches.append(np.stack([features[n, :, y, x] for n, y, x in places]))
         origins.append(np.array([(n, y * width + x) for n, y, x in places]))
@@ -184,15 +217,39 @@ def memorise(
         chosen = equal_radius(patches, ratio)
     else:
         chosen = plain(patches, ratio)
+    keys = [np.empty((0, channels)) for _ in everywhere]
+    pictures = [np.empty(0, np.int64) for _ in everywhere]
+    cells = [np.empty(0, np.int64) for _ in everywhere]
+    radii = [0.0 for _ in everywhere]
+    for p, vectors, origin, c in zip(counted, patches, origins, chosen, strict=True):
+        keys[p], pictures[p], cells[p] = vectors[c], origin[c, 0], origin[c, 1]
+        radii[p] = covering_radius(vectors, c)
     return Memory(
         numbers=numbers,
-        keys=[v[c] for v, c in zip(patches, chosen, strict=True)],
-        pictures=[o[c, 0] for o, c in zip(origins, chosen, strict=True)],
-        cells=[o[c, 1] for o, c in zip(origins, chosen, strict=True)],
-        radii=[covering_radius(v, c) for v, c in zip(patches, chosen, strict=True)],
+        keys=keys,
+        pictures=pictures,
+        cells=cells,
+        radii=radii,
         unit=unit,
         rows=min(grid, height),
         columns=min(grid, width),
+        inside=inside,
+    )
+
+
+def of_bank(bank: Any, inside: NDArray[np.bool_]) -> Memory:
+    """A bank's keys as they are, looked at from the cells that are ``inside``."""
+    patches = list(zip(bank.offsets[:-1], bank.offsets[1:], strict=True))
+    return Memory(
+        numbers=patch_numbers(bank.height, bank.width, bank.grid),
+        keys=[bank.keys[a:b].astype(np.float64) for a, b in patches],
+        pictures=[bank.pictures[a:b] for a, b in patches],
+        cells=[bank.cells[a:b] for a, b in patches],
+        radii=bank.radii.tolist(),
+        unit=bank.unit,
+        rows=min(bank.grid, bank.height),
+        columns=min(bank.grid, bank.width),
+        inside=inside,
     )
 
 
@@ -220,7 +277,7 @@ def nearest_distances(
 ) -> tuple[Floats, Integers]:
     """Per cell the ``count`` smallest distances in units, and rows of all keys in one list.
 
-    ``[B, H * W, b]`` each; infinite where there are fewer keys.
+    ``[B, H * W, b]`` each; infinite where there are fewer keys, or the cell is not inspected.
     """
     batch, _, height, width = features.shape
     starts = np.cumsum([0, *map(len, memory.keys)])
@@ -230,6 +287,8 @@ def nearest_distances(
         for y in range(height):
             for x in range(width):
                 found = []
+                if not memory.inside[y, x]:
+                    continue
                 for p in searched_patches(memory, memory.numbers[y, x], radius):
                     for k, key in enumerate(memory.keys[p]):
                         if without_pictures is None or memory.pictures[p][k] != without_pictures[n]:
@@ -280,10 +339,11 @@ def softmax(values: Floats) -> Floats:
     return powers / powers.sum()
 
 
-def image_score(unified: Floats) -> tuple[float, int]:
+def image_score(unified: Floats, inside: NDArray[np.bool_] | None = None) -> tuple[float, int]:
     """``(1 - max softmax(N_b)) * N_b[0]`` at the worst cell of ``[H, W, b]``, and that cell."""
     cells = unified.reshape(-1, unified.shape[-1])
-    worst = int(np.argmax(cells[:, 0]))
+    among = np.arange(len(cells)) if inside is None else np.flatnonzero(inside)
+    worst = int(among[np.argmax(cells[among, 0])])
     nearest = cells[worst]
     weight = 1 - softmax(nearest).max() if len(nearest) > 1 else 1.0
     return float(weight * nearest[0]), worst
@@ -310,6 +370,19 @@ def anomaly_map(cells: Floats, size: int, sigma: float) -> Floats:
     return scipy.ndimage.gaussian_filter(upsampled, sigma) if sigma else upsampled
 
 
+def masked_map(
+    cells: Floats, inside: NDArray[np.bool_], roi: NDArray[np.bool_], sigma: float
+) -> Floats:
+    """The mean of inspected cells alone, weighted as in :func:`anomaly_map`; 0 outside.
+
+    A pixel that owes a thousandth or less to inspected cells is 0 too.
+    """
+    smoothed = anomaly_map(np.where(inside, cells, 0), len(roi), sigma)
+    weight = anomaly_map(inside.astype(np.float64), len(roi), sigma)
+    known = roi & (weight > 1e-3)
+    return np.divide(smoothed, weight, out=np.zeros_like(smoothed), where=known)
+
+
 @dataclass
 class Judged:
     """What becomes of ``B`` pictures."""
@@ -330,8 +403,12 @@ def judge(
     radius: int = 0,
     upsampling: str = "nearest",
     without_pictures: Sequence[int] | None = None,
+    roi: NDArray[np.bool_] | None = None,
 ) -> Judged:
-    """Scores and maps of pictures from their aggregated features, per layer ``[B, C, H, W]``."""
+    """Scores and maps of pictures from their aggregated features, per layer ``[B, C, H, W]``.
+
+    ``roi [S, S]`` is what of the frames is inspected.
+    """
     distances = []
     for features, memory in zip(layers, memories, strict=True):
         found, _ = nearest_distances(
@@ -339,10 +416,17 @@ def judge(
         )
         distances.append(found.reshape(len(features), *features.shape[2:], count))
     unified = unify(distances, upsampling)
-    scored = [image_score(one) for one in unified]
+    if roi is None:
+        scored = [image_score(one) for one in unified]
+        maps = [anomaly_map(one[..., 0], size, sigma) for one in unified]
+    else:
+        (inside,) = inspected_cells(roi, [unified.shape[1:3]])
+        unified = np.where(inside[None, :, :, None], unified, 0)
+        scored = [image_score(one, inside) for one in unified]
+        maps = [masked_map(one[..., 0], inside, roi, sigma) for one in unified]
     return Judged(
         scores=np.array([score for score, _ in scored]),
-        maps=np.stack([anomaly_map(one[..., 0], size, sigma) for one in unified]),
+        maps=np.stack(maps),
         cells=np.array([cell for _, cell in scored]),
         unified=unified,
     )

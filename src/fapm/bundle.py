@@ -20,11 +20,12 @@ from fapm._version import __version__
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.errors import BundleError, FapmError
-from fapm.fitted import EncoderSpec, Fitted, FrozenEncoder, Precision
+from fapm.fitted import EncoderSpec, Fitted, FrozenEncoder, Precision, Roi
 from fapm.images import Interpolation
 from fapm.memory.bank import MemoryBank
-from fapm.memory.geometry import patch_grid, patch_of_cell
+from fapm.memory.geometry import cells_by_patch, patch_grid, patch_of_cell
 from fapm.prediction import Failure
+from fapm.roi import inspected_cells
 
 _BANK = ("keys", "offsets", "pictures", "cells", "radii")
 _MEMORY = "memory.safetensors"
@@ -51,6 +52,8 @@ def save(fitted: Fitted, path: Path) -> None:
     for number, bank in enumerate(fitted.banks):
         for name in _BANK:
             memory[f"{number}.{name}"] = np.ascontiguousarray(getattr(bank, name))
+    if fitted.roi is not None:
+        memory["roi"] = fitted.roi.inside
     parts = {
         **fitted.encoder.files,
         _MEMORY: safetensors.numpy.save(memory),
@@ -103,7 +106,7 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
                 "grid": bank.grid,
                 "distance_unit": bank.unit,
                 "keys": len(bank.keys),
-                "vectors": bank.height * bank.width * len(fitted.pictures),
+                "vectors": bank.inspected * len(fitted.pictures),
             }
             for bank in fitted.banks
         ],
@@ -112,6 +115,11 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
             "unsure_threshold": _number(calibration.unsure_threshold),
             "map_threshold": _number(calibration.map_threshold),
             "extrapolated": calibration.extrapolated,
+        },
+        "roi": fitted.roi
+        and {
+            "share": float(fitted.roi.inside.mean()),
+            "drawn_on": fitted.roi.drawn_on and list(fitted.roi.drawn_on),
         },
         "pictures": list(fitted.pictures),
         "skipped": [asdict(failure) for failure in fitted.skipped],
@@ -153,18 +161,24 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         and min(spec.std) > 0
         and spec.interpolation in get_args(Interpolation)
         and len(shapes) == len(spec.layers)
-        and all(len(s) == 3 and all(isinstance(n, int) and n > 0 for n in s) for s in shapes),
+        and all(len(s) == 3 and all(isinstance(n, int) and n > 0 for n in s) for s in shapes)
+        and all(max(s[1:]) <= spec.input_size for s in shapes),
         "its encoder contradicts its config",
     )
     encoder = FrozenEncoder(spec, precision, tuple(map(tuple, shapes)), files)
 
     memory = safetensors.numpy.load(parts[_MEMORY])
     layers = manifest["layers"]
+    roi = _roi(manifest.get("roi"), memory, config.input_size)
+    inside = inspected_cells(roi, encoder.shapes, config)
+    _require(len(layers) == len(inside), "its memory does not fit its encoder")
     banks = tuple(
-        _bank(n, layer, memory, config.grid, config.input_size) for n, layer in enumerate(layers)
+        _bank(n, layer, memory, config.grid, config.input_size, cells)
+        for n, (layer, cells) in enumerate(zip(layers, inside, strict=True))
     )
+    tensors = {f"{n}.{t}" for n in range(len(layers)) for t in _BANK}
     _require(
-        memory.keys() == {"scores", *(f"{n}.{t}" for n in range(len(layers)) for t in _BANK)},
+        memory.keys() == {"scores", *tensors, *(["roi"] if roi else [])},
         "its memory has tensors that nobody refers to",
     )
     for bank in banks:
@@ -182,7 +196,27 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         thumbnails={thumbnails[name]: parts[name] for name in thumbnails if name in parts},
         skipped=tuple(_failure(failure) for failure in manifest["skipped"]),
         remarks=_texts(manifest["remarks"]),
+        roi=roi,
     )
+
+
+def _roi(
+    described: Mapping[str, Any] | None, memory: Mapping[str, NDArray[Any]], size: int
+) -> Roi | None:
+    if described is None:
+        return None
+    inside, drawn_on = memory["roi"], described["drawn_on"]
+    _require(
+        inside.dtype == np.bool_
+        and inside.shape == (size, size)
+        and described["share"] == float(inside.mean())
+        and (
+            drawn_on is None
+            or (len(drawn_on) == 2 and all(isinstance(n, int) and n > 0 for n in drawn_on))
+        ),
+        "its region of interest contradicts itself",
+    )
+    return Roi(inside, None if drawn_on is None else (drawn_on[0], drawn_on[1]))
 
 
 def _memorised(encoder: FrozenEncoder, config: Config) -> list[tuple[int, int, int]]:
@@ -194,7 +228,12 @@ def _memorised(encoder: FrozenEncoder, config: Config) -> list[tuple[int, int, i
 
 
 def _bank(
-    number: int, layer: Mapping[str, Any], memory: Mapping[str, NDArray[Any]], grid: int, size: int
+    number: int,
+    layer: Mapping[str, Any],
+    memory: Mapping[str, NDArray[Any]],
+    grid: int,
+    size: int,
+    inside: NDArray[np.bool_] | None,
 ) -> MemoryBank:
     keys, offsets, pictures, cells, radii = (memory[f"{number}.{tensor}"] for tensor in _BANK)
     height, width, count = int(layer["height"]), int(layer["width"]), int(layer["keys"])
@@ -205,6 +244,8 @@ def _bank(
     )
     rows, columns = patch_grid(height, width, grid)
     patches = rows * columns
+    _require(inside is None or len(inside) == height * width, "its memory does not fit its encoder")
+    searched = [len(cells) > 0 for cells in cells_by_patch(height, width, grid, inside)]
     _require(
         keys.dtype == radii.dtype == np.float32
         and offsets.dtype == pictures.dtype == cells.dtype == np.int64
@@ -220,7 +261,7 @@ def _bank(
     _require(
         int(offsets[0]) == 0
         and int(offsets[-1]) == count
-        and bool((np.diff(offsets) > 0).all())
+        and bool((np.diff(offsets) >= searched).all())
         and int(pictures.min()) >= 0
         and 0 <= int(cells.min()) <= int(cells.max()) < height * width,
         f"the memory of layer {number} contradicts itself",
@@ -231,7 +272,7 @@ def _bank(
         f"the memory of layer {number} has keys in patches that are not theirs",
     )
     unit = float(layer["distance_unit"])
-    return MemoryBank(keys, offsets, pictures, cells, radii, unit, height, width, grid)
+    return MemoryBank(keys, offsets, pictures, cells, radii, unit, height, width, grid, inside)
 
 
 def _calibration(levels: Mapping[str, Any], scores: NDArray[Any], pictures: int) -> Calibration:

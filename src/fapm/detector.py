@@ -19,6 +19,7 @@ from fapm.fitted import Fitted
 from fapm.frames import Frame, Picture, read_frame, training_pictures
 from fapm.pipeline import Progress, Stages, ready_batches
 from fapm.prediction import Box, Comparison, Failure, Prediction
+from fapm.roi import Region, drawn_roi, restrict
 
 _BATCH = 4
 
@@ -81,6 +82,8 @@ class Detector:
         source: object,
         y: ArrayLike | None = None,
         *,
+        roi: Region | None = None,
+        ignore: Region | None = None,
         progress: Progress = lambda stage, done, total: None,
         remark: Callable[[str], None] = lambda text: None,
     ) -> Detector:
@@ -93,6 +96,11 @@ class Detector:
         y
             0 good, 1 defect, for each picture of a list or an array: only good ones are fitted on.
             Without it all are good.
+        roi, ignore
+            what of the pictures is inspected, and what of that is not: a mask picture (white is
+            inside), polygons in JSON, or bool ``[H, W]``; see :func:`fapm.roi.drawn_roi`. What is
+            outside gets no keys and cannot raise a score. ``roi="auto"`` learns what stands out
+            from a plain background.
         progress
             called with stage, done and total.
         remark
@@ -110,6 +118,8 @@ class Detector:
             The engine is not installed, or lacks the precision asked for.
         OutputError
             The features of so many pictures need a temporary file, and there is no room for it.
+        RoiError
+            What is to be inspected cannot be read, or is nothing.
         """
         pictures, _ = training_pictures(source if y is None else estimator.good_ones(source, y))
         try:
@@ -123,12 +133,37 @@ class Detector:
             self.config,
             encoders.create_encoder(self.config),
             self.runtime,
+            roi=roi,
+            ignore=ignore,
             max_pixels=self.max_pixels,
             progress=progress,
             remark=remark,
         )
         self._fitted, self._engine = fitted, None
         return self
+
+    def restrict(self, roi: Region | None = None, ignore: Region | None = None) -> Detector:
+        """A detector that inspects less: of what this one does, what is inside ``roi`` as well.
+
+        Memory and thresholds stay: scores are those of this detector's cells that are inside. Its
+        graph is compiled once, and what is outside costs nothing.
+
+        Parameters
+        ----------
+        roi, ignore
+            as in :meth:`fit`, except ``"auto"``.
+
+        Raises
+        ------
+        RoiError
+            One of them cannot be read, or nothing is left to inspect.
+        ImageError
+            A mask picture cannot be read.
+        """
+        drawn = drawn_roi(roi, ignore, self.config)
+        detector = Detector(self.config, runtime=self.runtime, max_pixels=self.max_pixels)
+        detector._fitted = restrict(self.fitted_, drawn) if drawn else self.fitted_
+        return detector
 
     # mypy: a str is itself an iterable of str, and an array of arrays; the first overload decides.
     @overload
@@ -190,7 +225,7 @@ class Detector:
         """
         stages = stages or Stages()
         engine = self.engine_
-        interpolation = self.fitted_.encoder.spec.interpolation
+        interpolation, roi = self.fitted_.encoder.spec.interpolation, self.fitted_.roi
 
         def read(numbered: tuple[int, Picture]) -> Frame | Failure:
             number, picture = numbered
@@ -200,6 +235,7 @@ class Detector:
                 interpolation,
                 max_pixels=self.max_pixels,
                 name=f"array {number}",
+                roi=roi,
             )
 
         numbered: Iterable[tuple[int, Picture]] = enumerate(pictures)
@@ -333,6 +369,7 @@ class Detector:
                 resize=self.config.resize,
                 crop=self.config.crop,
                 comparison=self._comparison(scored, i),
+                roi=self.fitted_.frame_roi,
             )
 
     def _comparison(self, scored: Scored, row: int) -> Comparison:
@@ -370,6 +407,8 @@ def fit(
     source: object,
     preset: str = "fast",
     *,
+    roi: Region | None = None,
+    ignore: Region | None = None,
     runtime: Runtime | None = None,
     progress: Progress = lambda stage, done, total: None,
     **overrides: Any,
@@ -382,6 +421,8 @@ def fit(
         a folder, a list of paths or arrays, or an array uint8 ``[N, H, W, 3]``.
     preset
         ``fast``, ``accurate`` or ``paper``.
+    roi, ignore
+        what of the pictures is inspected; see :meth:`Detector.fit`.
     runtime
         the engine that fits and inspects: OpenVINO by default.
     overrides
@@ -393,7 +434,7 @@ def fit(
         One line that says what is wrong; see :meth:`Detector.fit`.
     """
     detector = Detector(Config.create(preset, **overrides), runtime=runtime)
-    return detector.fit(source, progress=progress)
+    return detector.fit(source, roi=roi, ignore=ignore, progress=progress)
 
 
 def load(path: str | Path, *, runtime: Runtime | None = None) -> Detector:

@@ -13,6 +13,10 @@ class ImageError(FapmError, ValueError):
     """A picture cannot be used; the message names the file."""
 
 
+class RoiError(FapmError, ValueError):
+    """A region of interest cannot be read, does not fit the pictures, or leaves nothing."""
+
+
 class DatasetError(FapmError, ValueError):
     """A folder or file list is not a data set that can be used."""
 

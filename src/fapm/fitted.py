@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.images import Interpolation
@@ -64,6 +67,23 @@ class FrozenEncoder:
 
 
 @dataclass(frozen=True)
+class Roi:
+    """What of a frame is inspected.
+
+    Attributes
+    ----------
+    inside
+        bool ``[S, S]``, in the encoder's frame.
+    drawn_on
+        height and width of the pictures it was drawn on; pictures of another shape cannot have it.
+        None: learned from frames.
+    """
+
+    inside: NDArray[np.bool_]
+    drawn_on: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class Fitted:
     """Everything a detector knows after fit.
 
@@ -77,6 +97,8 @@ class Fitted:
         training pictures that could not be read.
     remarks
         what the fit decided on its own, one sentence each.
+    roi
+        what is inspected; None: everything. The banks' ``inside`` are its cells.
     """
 
     config: Config
@@ -87,3 +109,9 @@ class Fitted:
     thumbnails: dict[int, bytes]
     skipped: tuple[Failure, ...]
     remarks: tuple[str, ...] = ()
+    roi: Roi | None = None
+
+    @property
+    def frame_roi(self) -> NDArray[np.bool_] | None:
+        """What is inspected of a frame, bool ``[S, S]``; None: everything."""
+        return None if self.roi is None else self.roi.inside

@@ -20,12 +20,14 @@ from fapm.encoders import Encoder
 from fapm.engines import Runtime, open_encoder
 from fapm.errors import ImageError
 from fapm.fitted import Fitted
+from fapm.foreground import learned_roi
 from fapm.frames import Frame, Picture, picture_names, read_frame
 from fapm.graph import Search, aggregate
 from fapm.memory.memorise import Budget, budgets, build_bank
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.precision import choose_encoder
 from fapm.prediction import Failure
+from fapm.roi import Region, drawn_roi, inspected_cells
 from fapm.spool import Spool
 
 # Small batches: a frame's activations stay in the CPU's cache, measured fastest at 1 to 8.
@@ -45,6 +47,8 @@ def fit(
     encoder: Encoder,
     runtime: Runtime,
     *,
+    roi: Region | None = None,
+    ignore: Region | None = None,
     max_pixels: int = images.MAX_PIXELS,
     progress: Progress = lambda stage, done, total: None,
     remark: Callable[[str], None] = lambda text: None,
@@ -56,6 +60,8 @@ def fit(
 
     Parameters
     ----------
+    roi, ignore
+        as in :func:`fapm.roi.drawn_roi`; ``roi="auto"`` is learned from the pictures.
     remark
         called with one line before a fit that takes long: its time and memory.
 
@@ -63,6 +69,8 @@ def fit(
     ------
     ImageError
         No picture could be read.
+    RoiError
+        What is to be inspected cannot be read, or is nothing.
     ConfigError
         ``max_keys`` is less than a key for each patch of each layer.
     OutputError
@@ -74,6 +82,8 @@ def fit(
     skipped: list[Failure] = []  # with full paths, for the error
     left_out: list[Failure] = []  # with short names, for the bundle
     names = picture_names(pictures)
+    automatic = isinstance(roi, str) and roi == "auto"
+    area = drawn_roi(None if automatic else roi, ignore, config)
 
     def read(numbered: tuple[int, Picture]) -> Frame | Failure:
         number, picture = numbered
@@ -84,6 +94,7 @@ def fit(
             max_pixels=max_pixels,
             name=f"array {number}",
             thumbnail=config.thumbnails,
+            roi=area,
         )
 
     def usable() -> Iterator[Frame]:
@@ -101,20 +112,27 @@ def fit(
         numbered = list(enumerate(pictures))[::step]
         return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
 
+    remarks = []
+    if automatic:
+        area, found = learned_roi(sample(), area)
+        remarks.append(found)
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
+    if reason:
+        remarks.append(reason)
+    inside = inspected_cells(area, frozen.shapes, config)
     runner = open_encoder(frozen, runtime)
     started = time.perf_counter()
-    with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
+    with Spool(len(pictures), config.grid, inside) as spool, torch.inference_mode():
         for batch in batched(usable(), BATCH):
             features = runner.features([frame.pixels for frame in batch])
             spool.append(aggregate([torch.from_numpy(f) for f in features], config))
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
             if len(frames) == len(batch):  # the first batch: it warms up
-                _budgets(config, spool, len(pictures))
+                _budgets(config, spool, len(pictures), inside)
                 started = time.perf_counter()
             elif len(frames) == _TRIAL:
                 seconds = (time.perf_counter() - started) / (_TRIAL - BATCH)
-                planned = _budgets(config, spool, len(pictures))
+                planned = _budgets(config, spool, len(pictures), inside)
                 cost = expected_cost(len(pictures), seconds, spool.shapes, planned)
                 if cost.seconds > _LONG:
                     remark(str(cost))
@@ -126,7 +144,7 @@ def fit(
                 else "no pictures to fit on"
             )
         banks = []
-        planned = _budgets(config, spool, len(frames))
+        planned = _budgets(config, spool, len(frames), inside)
         for number, (budget, (_, height, width)) in enumerate(
             zip(planned, spool.shapes, strict=True)
         ):
@@ -141,10 +159,13 @@ def fit(
                     sampling=config.sampling,
                     distance_unit=config.distance_unit,
                     far_threshold=config.far_threshold,
+                    inside=inside[number],
                 )
             banks.append(bank)
         progress("memorise", len(planned), len(planned))
-        scores, maxima = leave_one_out(Search(config, banks), spool, progress=progress)
+        scores, maxima = leave_one_out(
+            Search(config, banks, area.inside if area else None), spool, progress=progress
+        )
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
         config=config,
@@ -163,7 +184,8 @@ def fit(
             if frame.thumbnail is not None and i in owners
         },
         skipped=tuple(left_out),
-        remarks=(reason,) if reason else (),
+        remarks=tuple(remarks),
+        roi=area,
     )
 
 
@@ -204,7 +226,12 @@ def leave_one_out(
     return torch.cat(scores).double().numpy(), torch.cat(maxima).double().numpy()
 
 
-def _budgets(config: Config, features: Spool, pictures: int) -> list[Budget]:
+def _budgets(
+    config: Config,
+    features: Spool,
+    pictures: int,
+    inside: Sequence[NDArray[np.bool_] | None],
+) -> list[Budget]:
     """How many keys each layer may have once ``pictures`` are memorised."""
     counted = pictures if config.budget_pictures is None else min(pictures, config.budget_pictures)
     return budgets(
@@ -213,6 +240,7 @@ def _budgets(config: Config, features: Spool, pictures: int) -> list[Budget]:
         grid=config.grid,
         ratio=config.ratio,
         max_keys=config.max_keys,
+        inside=inside,
     )
 
 

@@ -15,7 +15,9 @@ from fapm import images
 from fapm.config import Config
 from fapm.datasets import list_images, load_dataset
 from fapm.errors import ImageError
+from fapm.fitted import Roi
 from fapm.prediction import Failure
+from fapm.roi import shape_error
 
 Picture: TypeAlias = "str | Path | NDArray[np.uint8]"
 
@@ -41,10 +43,12 @@ def read_frame(
     max_pixels: int,
     name: str = "array",
     thumbnail: bool = False,
+    roi: Roi | None = None,
 ) -> Frame | Failure:
     """Decode and resize one picture; a :class:`Failure` if it cannot be used.
 
-    ``name`` is what an array is called; a file is called by its path.
+    ``name`` is what an array is called; a file is called by its path. One of another shape than
+    ``roi`` was drawn on cannot be used.
     """
     try:
         if isinstance(picture, (str, Path)):
@@ -55,6 +59,8 @@ def read_frame(
             height, width = pixels.shape[:2]
     except ImageError as error:
         return Failure(name, str(error))
+    if reason := shape_error(roi, (height, width)):
+        return Failure(name, f"{name}: {reason}")
     return Frame(
         name,
         images.prepare(pixels, config.resize, config.crop, interpolation),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fapm.config import Config
@@ -44,11 +46,20 @@ class Search:
     ----------
     banks
         a memory per layer; one for all layers if ``config.layer_wise`` is off.
+    roi
+        bool ``[S, S]``, what is inspected of a frame; default: everything. The banks' ``inside``
+        are its cells.
     """
 
-    def __init__(self, config: Config, banks: Sequence[MemoryBank]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        banks: Sequence[MemoryBank],
+        roi: NDArray[np.bool_] | None = None,
+    ) -> None:
         self.config = config
         self.banks = tuple(banks)
+        self.roi = roi
         self._smoothing: dict[tuple[int, torch.device], Tensor] = {}
 
     def __call__(
@@ -82,17 +93,33 @@ class Search:
             distances.append(found[0])
             keys.append(found[1])
         unified = scoring.unify(distances, indices)
-        scores, cells = scoring.image_score(unified)
+        outside, weights = self._outside(finest, device)
+        if outside is not None:  # where a coarse cell is inspected, and one of its fine ones is not
+            unified = unified.masked_fill(outside[:, None], 0)
+        scores, cells = scoring.image_score(unified, outside)
         smoothing = (self._smooth(finest[0], device), self._smooth(finest[1], device))
         rows = torch.arange(cells.shape[0], device=device)
         at_worst = [(rows, index[cells], 0) for index in indices]
         return Scored(
             scores,
-            scoring.anomaly_map(unified, finest, smoothing),
+            scoring.anomaly_map(unified, finest, smoothing) * weights,
             cells,
             torch.stack([d[at] for d, at in zip(distances, at_worst, strict=True)], dim=1),
             torch.stack([k[at] for k, at in zip(keys, at_worst, strict=True)], dim=1),
         )
+
+    def _outside(
+        self, finest: tuple[int, int], device: torch.device
+    ) -> tuple[Tensor | None, Tensor]:
+        """Cells of the finest grid that are not inspected, and what the map is multiplied by."""
+        if self.roi is None:
+            return None, torch.ones((), device=device)
+        ((inside,), size) = geometry.inside_cells(self.roi, [finest]), self.config.input_size
+        rows, columns = (
+            geometry.smoothing_matrix(edge, size, self.config.map_sigma) for edge in finest
+        )
+        weights = geometry.map_weights(self.roi, inside, (rows, columns))
+        return torch.from_numpy(~inside).to(device), torch.from_numpy(weights).float().to(device)
 
     def _smooth(self, cells: int, device: torch.device) -> Tensor:
         if (cells, device) not in self._smoothing:
@@ -104,10 +131,16 @@ class Search:
 class Graph(nn.Module):
     """Encoder and search in one module: the reference for what other engines compile."""
 
-    def __init__(self, encoder: Encoder, config: Config, banks: Sequence[MemoryBank]) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: Config,
+        banks: Sequence[MemoryBank],
+        roi: NDArray[np.bool_] | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.search = Search(config, banks)
+        self.search = Search(config, banks, roi)
 
     def features(self, frames: Tensor) -> list[Tensor]:
         """What is memorised and compared, per layer float32 ``[B, C, H, W]``.

@@ -103,6 +103,8 @@ class Prediction:
         of the picture, in pixels.
     comparison
         what the worst cell was compared with.
+    roi
+        what was inspected of the frame, bool ``[S, S]``; None: everything.
     """
 
     source: str
@@ -117,15 +119,29 @@ class Prediction:
     resize: int
     crop: int | None
     comparison: Comparison
+    roi: NDArray[np.bool_] | None = None
+
+    @property
+    def inspected(self) -> NDArray[np.bool_] | None:
+        """What of the picture was inspected, bool ``[H, W]``; None: everything."""
+        if self.roi is None:
+            return None
+        roi = self.roi.astype(np.float32)
+        restored = restore_map(roi, self.height, self.width, self.resize, self.crop)
+        return np.asarray(restored >= 0.5)
 
     @property
     def anomaly_map(self) -> NDArray[np.float32]:
         """Anomaly map in the picture's own geometry, float32 ``[H, W]``, raw.
 
-        0 outside a centre crop, where the encoder saw nothing. Made anew at each access: thousands
-        of predictions of large pictures can be kept.
+        0 outside a centre crop, where the encoder saw nothing, and outside the region of interest.
+        Made anew at each access: thousands of predictions of large pictures can be kept.
         """
-        return restore_map(self.frame_map, self.height, self.width, self.resize, self.crop)
+        restored = restore_map(self.frame_map, self.height, self.width, self.resize, self.crop)
+        inspected = self.inspected
+        if inspected is not None:
+            restored[~inspected] = 0
+        return restored
 
     @property
     def regions(self) -> tuple[Region, ...]:

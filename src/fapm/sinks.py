@@ -130,7 +130,7 @@ def overlays(directory: Path, max_pixels: int) -> Iterator[Sink]:
             return
         source = Path(result.source)
         picture = images.read_image(source, max_pixels)
-        painted = overlay(picture, result.anomaly_map, result.map_threshold)
+        painted = overlay(picture, result.anomaly_map, result.map_threshold, result.inspected)
         name = _free_name(source, taken)
         with replaced_when_complete(directory / name) as file:
             file.write(images.encode_png(painted))

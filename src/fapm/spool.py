@@ -49,6 +49,8 @@ class Spool:
         how many pictures there will be at most.
     grid
         ``G``: patches along an edge.
+    inside
+        per layer bool ``[H * W]``, the cells that are inspected; default: all. Others may be lost.
 
     Attributes
     ----------
@@ -58,9 +60,15 @@ class Spool:
         ``C, H, W`` of each layer, once there is a picture.
     """
 
-    def __init__(self, capacity: int, grid: int) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        grid: int,
+        inside: Sequence[NDArray[np.bool_] | None] | None = None,
+    ) -> None:
         self.capacity = capacity
         self.grid = grid
+        self._inside = inside
         self.count = 0
         self.shapes: list[tuple[int, int, int]] = []
         self._layers: list[_Layer] = []
@@ -112,14 +120,22 @@ class Spool:
     def _open(self, features: Sequence[Tensor]) -> None:
         shapes = [(int(f.shape[1]), int(f.shape[2]), int(f.shape[3])) for f in features]
         self.shapes = shapes
+        cells = [
+            cells_by_patch(height, width, self.grid, inside)
+            for (_, height, width), inside in zip(
+                shapes, self._inside or [None] * len(shapes), strict=True
+            )
+        ]
         if not file_bytes(self.capacity, shapes):
-            self._layers = [_InMemory(self.capacity, f, self.grid) for f in features]
+            self._layers = [
+                _InMemory(self.capacity, f, own) for f, own in zip(features, cells, strict=True)
+            ]
             return
         self._file = open_file(self.capacity, shapes)
         self._at_once = min(_PICTURES, max(1, _BYTES // (4 * sum(map(math.prod, shapes)))))
         start = 0
-        for shape in shapes:
-            self._layers.append(_InFile(self._file, start, self.capacity, shape, self.grid))
+        for shape, own in zip(shapes, cells, strict=True):
+            self._layers.append(_InFile(self._file, start, self.capacity, shape, own))
             start += 2 * self.capacity * math.prod(shape)
 
 
@@ -170,11 +186,11 @@ def open_file(pictures: int, shapes: Sequence[tuple[int, int, int]]) -> RawIOBas
 class _InMemory:
     """One layer's features as they are, float32 ``[N, C, H, W]``."""
 
-    def __init__(self, capacity: int, like: Tensor, grid: int) -> None:
+    def __init__(self, capacity: int, like: Tensor, cells: list[NDArray[np.int64]]) -> None:
         self._store = torch.empty(
             (capacity, *like.shape[1:]), dtype=like.dtype, memory_format=torch.channels_last
         )
-        self._cells = cells_by_patch(like.shape[2], like.shape[3], grid)
+        self._cells = cells
 
     def write(self, start: int, features: Tensor) -> None:
         self._store[start : start + len(features)] = features
@@ -190,15 +206,20 @@ class _InFile:
     """One layer's features in a file, float16, patch after patch: one is read in one go."""
 
     def __init__(
-        self, file: RawIOBase, start: int, capacity: int, shape: tuple[int, int, int], grid: int
+        self,
+        file: RawIOBase,
+        start: int,
+        capacity: int,
+        shape: tuple[int, int, int],
+        cells: list[NDArray[np.int64]],
     ) -> None:
         self._file = file
         self._channels, self._height, self._width = shape
-        self._cells = cells_by_patch(self._height, self._width, grid)
+        self._cells = cells
         self._starts = []  # of each patch, in bytes
-        for cells in self._cells:
+        for own in cells:
             self._starts.append(start)
-            start += capacity * self._row(cells)
+            start += capacity * self._row(own)
         # Kept: as many gaps as patches would be left in the heap otherwise, each of this size.
         largest = max(map(len, self._cells))
         self._read_into = np.empty(capacity * largest * self._channels, np.float16)
@@ -222,7 +243,7 @@ class _InFile:
         return self._read(patch, 0, count).flatten(0, 1).float()
 
     def pictures(self, start: int, stop: int) -> Tensor:
-        found = torch.empty(stop - start, self._height * self._width, self._channels)
+        found = torch.zeros(stop - start, self._height * self._width, self._channels)
         for patch, cells in enumerate(self._cells):
             found[:, cells] = self._read(patch, start, stop).float()
         return found.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)

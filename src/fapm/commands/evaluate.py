@@ -11,6 +11,8 @@ import typer
 
 from fapm import console, images, sinks
 from fapm.commands.shared import (
+    FitRoi,
+    Ignore,
     MaxPixels,
     Quiet,
     Report,
@@ -41,6 +43,8 @@ def evaluate_command(
     ] = None,
     layout: Annotated[str, typer.Option(help=" | ".join(LAYOUTS))] = "auto",
     category: Annotated[str | None, typer.Option(help="category within the data set")] = None,
+    roi: FitRoi = None,
+    ignore: Ignore = None,
     report: Report = None,
     json_: Annotated[
         str | None, typer.Option("--json", help="JSON file of all figures, - for stdout")
@@ -51,6 +55,8 @@ def evaluate_command(
     """Fit on a data set's good pictures and judge its test pictures, with metrics."""
     if model is not None and config != Config.create():
         raise ConfigError("--model: a bundle brings its own settings; leave out all other knobs")
+    if model is not None and roi == "auto":
+        raise ConfigError("--roi auto: is learned at fit; leave out --model, or name a file")
     data = load_dataset(dataset, layout, category)
     if not data.test:
         raise DatasetError(
@@ -72,10 +78,13 @@ def evaluate_command(
 
     fit_seconds = None
     if model is None:
-        detector, fit_seconds = fit_detector(good, config, runtime, max_pixels, quiet)
+        detector, fit_seconds = fit_detector(
+            good, config, runtime, max_pixels, quiet, roi=roi, ignore=ignore
+        )
         bundle_bytes = _bundle_bytes(detector)
     else:
         detector = Detector.load(model, runtime=runtime, max_pixels=max_pixels)
+        detector = detector.restrict(roi, ignore)
         bundle_bytes = model.stat().st_size
     with console.progress(quiet) as advance:
         found = evaluate(

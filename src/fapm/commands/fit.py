@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fapm import console, images
-from fapm.commands.shared import MaxPixels, Quiet, fit_detector
+from fapm.commands.shared import FitRoi, Ignore, MaxPixels, Quiet, fit_detector
 from fapm.config import Config
 from fapm.engines import Runtime
 from fapm.files import refuse_unwritable
@@ -23,6 +23,8 @@ def fit_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="the bundle to write")],
     config: Config,
     runtime: Runtime,
+    roi: FitRoi = None,
+    ignore: Ignore = None,
     max_pixels: MaxPixels = images.MAX_PIXELS,
     quiet: Quiet = False,
 ) -> None:
@@ -32,7 +34,9 @@ def fit_command(
     refuse_unwritable(output)
     pictures, message = training_pictures(good)
     console.remark(quiet, message)
-    detector, seconds = fit_detector(pictures, config, runtime, max_pixels, quiet)
+    detector, seconds = fit_detector(
+        pictures, config, runtime, max_pixels, quiet, roi=roi, ignore=ignore
+    )
     detector.save(output)
     facts = f"{console.fit_facts(detector, seconds)}, {console.megabytes(output)}"
     console.remark(quiet, facts)

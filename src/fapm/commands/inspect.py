@@ -12,7 +12,16 @@ from typing import Annotated
 import typer
 
 from fapm import console, images, sinks
-from fapm.commands.shared import MaxPixels, Model, Quiet, Report, refuse_if_none_usable, save_report
+from fapm.commands.shared import (
+    Ignore,
+    MaxPixels,
+    Model,
+    Quiet,
+    Report,
+    Roi,
+    refuse_if_none_usable,
+    save_report,
+)
 from fapm.datasets import Sample, list_images
 from fapm.engines import Runtime
 from fapm.errors import ImageError, OutputError
@@ -31,6 +40,8 @@ def inspect_command(
     precision: Annotated[
         str, typer.Option(help="auto, or what the bundle must have been fitted with")
     ] = "auto",
+    roi: Roi = None,
+    ignore: Ignore = None,
     jsonl: Annotated[str | None, typer.Option(help="JSON lines file, - for stdout")] = None,
     csv: Annotated[str | None, typer.Option(help="CSV file, - for stdout")] = None,
     overlays: Annotated[Path | None, typer.Option(help="folder for heatmap pictures")] = None,
@@ -51,6 +62,7 @@ def inspect_command(
     from fapm.detector import Detector
 
     detector = Detector.load(model, precision=precision, runtime=runtime, max_pixels=max_pixels)
+    detector = detector.restrict(roi, ignore)
     _ = detector.engine_  # a runtime that cannot be had is refused before the first picture
     verdicts: Counter[str] = Counter()
     failures: list[Failure] = []

@@ -26,18 +26,47 @@ MaxPixels = Annotated[
     int, typer.Option(min=1, help="larger pictures are refused (decompression bombs)")
 ]
 Model = Annotated[Path, typer.Option("--model", "-m", help="a bundle written by fapm fit")]
+Roi = Annotated[
+    str | None,
+    typer.Option(
+        help="what is inspected: a mask picture (white is inside) or polygons in JSON",
+        metavar="FILE",
+    ),
+]
+Ignore = Annotated[str | None, typer.Option(help="what is not inspected, as --roi", metavar="FILE")]
+FitRoi = Annotated[
+    str | None,
+    typer.Option(
+        help="what is inspected: a mask picture (white is inside), polygons in JSON, or auto: "
+        "what stands out from a plain background in the good pictures",
+        metavar="FILE|auto",
+    ),
+]
 Report = Annotated[Path | None, typer.Option(help="folder for an HTML report")]
 
 
 def fit_detector(
-    pictures: Any, config: Config, runtime: Runtime, max_pixels: int, quiet: bool
+    pictures: Any,
+    config: Config,
+    runtime: Runtime,
+    max_pixels: int,
+    quiet: bool,
+    *,
+    roi: str | None = None,
+    ignore: str | None = None,
 ) -> tuple[Detector, float]:
     from fapm.detector import Detector
 
     detector = Detector(config, runtime=runtime, max_pixels=max_pixels)
     started = time.perf_counter()
     with console.progress(quiet) as advance:
-        detector.fit(pictures, progress=advance, remark=partial(console.remark, quiet))
+        detector.fit(
+            pictures,
+            roi=roi,
+            ignore=ignore,
+            progress=advance,
+            remark=partial(console.remark, quiet),
+        )
     seconds = time.perf_counter() - started
     for note in detector.notes_:
         console.remark(quiet, f"note: {note}")

@@ -107,7 +107,9 @@ def read_encoder(encoder: FrozenEncoder) -> Any:
 def read_search(fitted: Fitted) -> Any:
     """``openvino.Model`` of everything behind the encoder, not compiled."""
     precision: SearchPrecision = "fp32" if fitted.encoder.precision == "fp32" else "int8"
-    model = write_search(fitted.banks, fitted.config, fitted.encoder.shapes, precision)
+    model = write_search(
+        fitted.banks, fitted.config, fitted.encoder.shapes, precision, fitted.frame_roi
+    )
     return core().read_model(model.SerializeToString())
 
 

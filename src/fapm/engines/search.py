@@ -49,6 +49,7 @@ def write_search(
     config: Config,
     shapes: Sequence[tuple[int, int, int]],
     precision: SearchPrecision = "fp32",
+    roi: NDArray[np.bool_] | None = None,
 ) -> onnx.ModelProto:
     """The graph behind the encoder, for one frame.
 
@@ -56,6 +57,9 @@ def write_search(
     ----------
     shapes
         ``C, H, W`` of each layer the encoder gives.
+    roi
+        bool ``[S, S]``, what is inspected of a frame; default: everything. Cells outside the banks'
+        ``inside`` are not searched.
 
     Returns
     -------
@@ -70,20 +74,23 @@ def write_search(
         features = [_concatenate(graph, features, shapes)]
     sizes = [(bank.height, bank.width) for bank in banks]
     finest = max(sizes, key=lambda size: size[0] * size[1])
+    inspected = np.arange(finest[0] * finest[1])
+    if roi is not None:
+        inspected = np.flatnonzero(geometry.inside_cells(roi, [finest])[0])
     layers = [
         _Layer(
             graph,
             bank,
             feature,
-            geometry.upsample_index(size, finest, config.coarse_upsampling),
+            geometry.upsample_index(size, finest, config.coarse_upsampling)[inspected],
             config,
             precision,
         )
         for bank, feature, size in zip(banks, features, sizes, strict=True)
     ]
 
-    unified = _unified(graph, layers)  # [H * W]
-    cells = finest[0] * finest[1]
+    unified = _unified(graph, layers)  # [n], of the n cells that are inspected
+    cells = len(inspected)
     count = 1 if precision == "fp32" else min(RECHECKED, cells)
     worst = graph.top_of_many(graph.reshape(unified, [1, cells]), (1, cells), count, largest=True)
     worst = graph.reshape(worst, [count])  # [R]
@@ -107,11 +114,22 @@ def write_search(
         likely = graph.add("ReduceMax", graph.add("Softmax", ranks, axis=1), axes=[1], keepdims=0)
         score = graph.add("Mul", score, graph.add("Sub", graph.array([1.0], np.float32), likely))
     rows, columns = (
-        geometry.smoothing_matrix(edge, config.input_size, config.map_sigma).astype(np.float32)
-        for edge in finest
+        geometry.smoothing_matrix(edge, config.input_size, config.map_sigma) for edge in finest
     )
-    smooth = graph.add("MatMul", graph.array(rows), graph.reshape(unified, [1, *finest]))
-    maps = graph.add("MatMul", smooth, graph.array(np.ascontiguousarray(columns.T)))
+    if roi is not None:  # 0 elsewhere
+        place = np.full(finest[0] * finest[1], cells)
+        place[inspected] = np.arange(cells)
+        unified = graph.add("Concat", unified, graph.array([0], np.float32), axis=0)
+        unified = graph.add("Gather", unified, graph.array(place), axis=0)
+        worst = graph.add("Gather", graph.array(inspected), worst, axis=0)
+    smooth = graph.add(
+        "MatMul", graph.array(rows, np.float32), graph.reshape(unified, [1, *finest])
+    )
+    across = np.ascontiguousarray(columns.T, np.float32)
+    maps = graph.add("MatMul", smooth, graph.array(across))
+    if roi is not None:
+        weights = geometry.map_weights(roi, place < cells, (rows, columns))
+        maps = graph.add("Mul", maps, graph.array(weights, np.float32))
 
     size = config.input_size
     outputs = [(score, [1]), (maps, [1, size, size]), (worst, [1])]
@@ -160,7 +178,7 @@ class _Layer:
         float32 ``[P, 1]``; times the sum of the two gives squared distances in the bank's unit.
     spread
         int64 ``[H * W, n]``: where among the ``P * V`` rows each cell of the finest grid is found;
-        the nearest of the ``n`` counts.
+        the nearest of the ``n`` counts. Of those grid cells that are inspected, here and in ``at``.
     """
 
     def __init__(
@@ -175,11 +193,13 @@ class _Layer:
         self._graph, self._bank, self._config = graph, bank, config
         self._onto_finest = onto_finest
         counts = np.diff(bank.offsets)
-        order = np.argsort(counts, kind="stable")
-        own = geometry.cells_by_patch(bank.height, bank.width, bank.grid)
+        own = geometry.cells_by_patch(bank.height, bank.width, bank.grid, bank.inside)
         patch_rows, patch_columns = geometry.patch_grid(bank.height, bank.width, bank.grid)
         around = geometry.neighbour_patches(patch_rows, patch_columns, config.radius)
-        compared = [np.concatenate([own[q] for q in around[p]]) for p in order]
+        compared = [np.concatenate([own[q] for q in neighbours]) for neighbours in around]
+        searched = [p for p, cells in enumerate(compared) if len(cells) and counts[p]]
+        order = sorted(searched, key=lambda p: counts[p])
+        compared = [compared[p] for p in order]
         width = max(map(len, compared))
         rows: list[list[int]] = [[] for _ in range(bank.height * bank.width)]
         for patch, cells in enumerate(compared):

@@ -16,7 +16,8 @@ from fapm.graph import Graph
 
 def open_engine(fitted: Fitted, runtime: Runtime) -> TorchEngine:
     """The reference graph."""
-    return TorchEngine(Graph(_restore(fitted.encoder), fitted.config, fitted.banks), runtime)
+    graph = Graph(_restore(fitted.encoder), fitted.config, fitted.banks, fitted.frame_roi)
+    return TorchEngine(graph, runtime)
 
 
 def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> TorchEncoder:

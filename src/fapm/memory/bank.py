@@ -36,6 +36,9 @@ class MemoryBank:
         cells of the layer's feature map.
     grid
         ``G``: patches along an edge.
+    inside
+        bool ``[H * W]``, the cells that are inspected; None: all. Patches without such a cell have
+        no keys, unless the bank was memorised with more.
     """
 
     keys: NDArray[np.float32]
@@ -47,11 +50,21 @@ class MemoryBank:
     height: int
     width: int
     grid: int
+    inside: NDArray[np.bool_] | None = None
+
+    @property
+    def inspected(self) -> int:
+        """How many cells are inspected."""
+        return self.height * self.width if self.inside is None else int(self.inside.sum())
 
     def search_sets(self, radius: int = 0) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Per patch, its cells int64 ``[V]`` and the keys int64 ``[k]`` they are compared with."""
+        """Per patch, its cells int64 ``[V]`` and the keys int64 ``[k]`` they are compared with.
+
+        Only cells that are inspected, and only patches that have any.
+        """
         rows, columns = patch_grid(self.height, self.width, self.grid)
-        cells = cells_by_patch(self.height, self.width, self.grid)
+        cells = cells_by_patch(self.height, self.width, self.grid, self.inside)
         for p, neighbours in enumerate(neighbour_patches(rows, columns, radius)):
             searched = [np.arange(self.offsets[q], self.offsets[q + 1]) for q in neighbours]
-            yield cells[p], np.concatenate(searched)
+            if len(cells[p]):
+                yield cells[p], np.concatenate(searched)

@@ -5,8 +5,13 @@ NumPy alone, since whatever runs a detector needs it, with torch or without.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+
+# A pixel of the map that owes less than this share to inspected cells says nothing.
+_KNOWN = 1e-3
 
 
 def patch_of_cell(height: int, width: int, grid: int) -> NDArray[np.int64]:
@@ -31,9 +36,19 @@ def patch_grid(height: int, width: int, grid: int) -> tuple[int, int]:
     return min(grid, height), min(grid, width)
 
 
-def cells_by_patch(height: int, width: int, grid: int) -> list[NDArray[np.int64]]:
-    """Per patch, the numbers ``y * W + x`` of its cells, int64 ``[V]``, ascending."""
+def cells_by_patch(
+    height: int, width: int, grid: int, inside: NDArray[np.bool_] | None = None
+) -> list[NDArray[np.int64]]:
+    """Per patch, the numbers ``y * W + x`` of its cells, int64 ``[V]``, ascending.
+
+    Parameters
+    ----------
+    inside
+        bool ``[H * W]``, the cells that count; a patch without any is empty.
+    """
     patch = patch_of_cell(height, width, grid).ravel()
+    if inside is not None:
+        patch = np.where(inside, patch, -1)
     rows, columns = patch_grid(height, width, grid)
     return [np.flatnonzero(patch == p) for p in range(rows * columns)]
 
@@ -79,6 +94,73 @@ def upsample_index(
     rows = np.arange(to_height) * height // to_height
     columns = np.arange(to_width) * width // to_width
     return np.asarray(rows[:, None] * width + columns[None, :], np.int64).ravel()
+
+
+def inside_cells(
+    roi: NDArray[np.bool_], sizes: Sequence[tuple[int, int]], upsampling: str = "nearest"
+) -> list[NDArray[np.bool_]]:
+    """Which cells are inspected where only a region of interest counts.
+
+    A cell of the finest map counts if at least half of its square in the frame is inside. A cell
+    of a coarser map counts if one of those takes its distance from it.
+
+    Parameters
+    ----------
+    roi
+        bool ``[S, S]``, True inside, in the encoder's frame.
+    sizes
+        height and width of each layer's map, in cells.
+    upsampling
+        as ``mode`` of :func:`upsample_index`.
+
+    Returns
+    -------
+    per layer bool ``[H * W]``
+    """
+    finest = max(sizes, key=lambda size: size[0] * size[1])
+    rows, columns = (_overlap(cells, edge) for cells, edge in zip(finest, roi.shape, strict=True))
+    counted = np.flatnonzero(rows @ roi @ columns.T >= 0.5 - 1e-9)
+    layers = []
+    for size in sizes:
+        inside = np.zeros(size[0] * size[1], np.bool_)
+        inside[upsample_index(size, finest, upsampling)[counted]] = True
+        layers.append(inside)
+    return layers
+
+
+def _overlap(cells: int, pixels: int) -> NDArray[np.float64]:
+    """Share of each cell that each pixel of an edge covers, float64 ``[cells, pixels]``."""
+    starts = np.arange(cells)[:, None] * pixels / cells
+    pixel = np.arange(pixels)
+    covered = np.minimum(starts + pixels / cells, pixel + 1) - np.maximum(starts, pixel)
+    return np.asarray(np.clip(covered, 0, None) * cells / pixels)
+
+
+def map_weights(
+    roi: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
+    smooth: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """What the smoothed map of inspected cells is multiplied by.
+
+    0 outside; inside, what makes each pixel the mean of inspected cells alone, so that the map
+    does not fade towards the outline.
+
+    Parameters
+    ----------
+    roi, inside
+        bool ``[S, S]``, and bool ``[H * W]`` of the finest map.
+    smooth
+        :func:`smoothing_matrix` of rows ``[S, H]`` and of columns ``[S, W]``.
+
+    Returns
+    -------
+    float64 ``[S, S]``
+    """
+    rows, columns = smooth
+    weight = rows @ inside.reshape(rows.shape[1], columns.shape[1]) @ columns.T
+    known = roi & (weight > _KNOWN)
+    return np.asarray(np.where(known, 1 / np.where(known, weight, 1), 0))
 
 
 def smoothing_matrix(cells: int, pixels: int, sigma: float) -> NDArray[np.float64]:

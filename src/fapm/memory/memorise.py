@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fapm.errors import ConfigError
@@ -39,6 +40,7 @@ def budgets(
     grid: int,
     ratio: float,
     max_keys: int | None = None,
+    inside: Sequence[NDArray[np.bool_] | None] | None = None,
 ) -> list[Budget]:
     """How many keys each layer may have.
 
@@ -51,6 +53,8 @@ def budgets(
     grid, ratio, max_keys
         as in :class:`fapm.Config`. ``max_keys`` is shared out in proportion to what the layers, and
         then their patches, would have without it.
+    inside
+        per layer bool ``[H * W]``, the cells that are inspected; default: all.
 
     Raises
     ------
@@ -58,12 +62,15 @@ def budgets(
         ``max_keys`` is less than a key for each patch of each layer.
     """
     plain = [
-        [coreset.key_count(ratio, pictures * len(cells)) for cells in cells_by_patch(*size, grid)]
-        for size in sizes
+        [
+            coreset.key_count(ratio, pictures * len(cells)) if len(cells) else 0
+            for cells in cells_by_patch(*size, grid, inspected)
+        ]
+        for size, inspected in zip(sizes, inside or [None] * len(sizes), strict=True)
     ]
     if max_keys is None:
         return [Budget(tuple(shares)) for shares in plain]
-    patches = [len(shares) for shares in plain]
+    patches = [sum(share > 0 for share in shares) for shares in plain]
     if max_keys < sum(patches):
         raise ConfigError(
             f"max_keys: {max_keys} is too few for {sum(patches)} patches in {len(patches)} "
@@ -86,6 +93,7 @@ def build_bank(
     sampling: str,
     distance_unit: str,
     far_threshold: float,
+    inside: NDArray[np.bool_] | None = None,
 ) -> MemoryBank:
     """Memorise the normal features of one layer (sections 2.1 and 2.2).
 
@@ -100,12 +108,16 @@ def build_bank(
         cells of the layer's feature map.
     grid, sampling, distance_unit, far_threshold
         as in :class:`fapm.Config`.
+    inside
+        bool ``[H * W]``, the cells that are inspected; default: all. ``vectors`` is not called for
+        a patch without any, which gets no keys.
     """
-    cells = cells_by_patch(height, width, grid)
+    cells = cells_by_patch(height, width, grid, inside)
+    inspected = [patch for patch, own in enumerate(cells) if len(own)]
     coresets = []
-    for patch, share in enumerate(budget.shares):
+    for patch in inspected:
         chosen = coreset.GreedyCoreset(partial(vectors, patch))
-        chosen.extend(share)
+        chosen.extend(budget.shares[patch])
         coresets.append(chosen)
 
     unit = coreset.median_radius(coresets) if distance_unit == "median-radius" else 1.0
@@ -119,17 +131,21 @@ def build_bank(
         indices = [c.indices for c in coresets]
 
     order = [np.array(i) for i in indices]
-    keys = [vectors(patch)[torch.from_numpy(i)].numpy() for patch, i in enumerate(order)]
+    own = [cells[patch] for patch in inspected]
+    counts, radii = np.zeros(len(cells), np.int64), np.zeros(len(cells), np.float32)
+    counts[inspected] = [len(i) for i in order]
+    radii[inspected] = [c.radii[len(i) - 1] for c, i in zip(coresets, order, strict=True)]
     return MemoryBank(
-        keys=np.concatenate(keys),
-        offsets=np.cumsum([0, *map(len, order)]),
-        pictures=np.concatenate([i // len(p) for p, i in zip(cells, order, strict=True)]),
-        cells=np.concatenate([p[i % len(p)] for p, i in zip(cells, order, strict=True)]),
-        radii=np.array(
-            [c.radii[len(i) - 1] for c, i in zip(coresets, order, strict=True)], np.float32
+        keys=np.concatenate(
+            [vectors(p)[torch.from_numpy(i)].numpy() for p, i in zip(inspected, order, strict=True)]
         ),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        pictures=np.concatenate([i // len(p) for p, i in zip(own, order, strict=True)]),
+        cells=np.concatenate([p[i % len(p)] for p, i in zip(own, order, strict=True)]),
+        radii=radii,
         unit=unit,
         height=height,
         width=width,
         grid=grid,
+        inside=inside,
     )

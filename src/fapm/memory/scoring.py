@@ -37,7 +37,7 @@ def fill_ranks(distances: Tensor) -> Tensor:
     return torch.where(missing, last, distances)
 
 
-def image_score(unified: Tensor) -> tuple[Tensor, Tensor]:
+def image_score(unified: Tensor, outside: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Score of each picture and the cell it comes from.
 
     At the cell with the largest unified distance ``N_b`` are the ``b`` nearest distances, and
@@ -48,13 +48,18 @@ def image_score(unified: Tensor) -> tuple[Tensor, Tensor]:
     ----------
     unified
         float ``[B, H * W, b]``.
+    outside
+        bool ``[H * W]``, cells that are not inspected: none of them is the worst.
 
     Returns
     -------
     scores, cells
         float ``[B]`` and int64 ``[B]``.
     """
-    cells = unified[:, :, 0].argmax(dim=1)  # [B]
+    nearest = unified[:, :, 0]
+    if outside is not None:
+        nearest = nearest.masked_fill(outside, -1)
+    cells = nearest.argmax(dim=1)  # [B]
     nearest = unified[torch.arange(unified.shape[0]), cells]  # [B, b]; len() would fix B on export
     if nearest.shape[1] == 1:
         return nearest[:, 0], cells

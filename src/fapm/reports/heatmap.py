@@ -26,6 +26,7 @@ _STEPS = 512
 _OPACITY = ((0.5, 0.75, 1.0, SATURATION), (0.0, 0.1, 0.6, 0.7))
 
 _CONTOUR = (255, 255, 255)
+_ROI = (150, 190, 150)
 _TRUTH = (0, 229, 255)  # cyan: the one hue the ramp does not have
 _CELL = (255, 255, 255)
 
@@ -35,7 +36,10 @@ _CROP_EDGE = 128
 
 
 def overlay(
-    image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], threshold: float
+    image: NDArray[np.uint8],
+    anomaly_map: NDArray[np.float32],
+    threshold: float,
+    inspected: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """The map painted over its picture, with a contour around what is above the threshold.
 
@@ -49,6 +53,8 @@ def overlay(
         uint8 ``[H, W, 3]``, RGB.
     anomaly_map
         float32 ``[H, W]``, raw.
+    inspected
+        bool ``[H, W]``: gets a light outline.
 
     Returns
     -------
@@ -62,6 +68,8 @@ def overlay(
     step = (share * (_STEPS - 1)).astype(np.intp)  # [H, W]
     painted = image * (1 - _PAINT_OPACITY[step]) + _PAINT[step]
     result = np.asarray(painted.round(), dtype=np.uint8)
+    if inspected is not None:
+        _outline(result, inspected, _ROI)
     if known:
         _outline(result, anomaly_map > threshold, _CONTOUR)
     return result

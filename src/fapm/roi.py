@@ -1,0 +1,229 @@
+"""Regions of interest: what of a picture is inspected, drawn by a person or learned.
+
+A region is given as a picture (white is inside), as polygons, or as a bool array. Inside the
+detector it is a bool array of the encoder's frame.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fapm import images
+from fapm.config import Config
+from fapm.errors import RoiError
+from fapm.fitted import Fitted, Roi
+from fapm.memory.geometry import inside_cells
+
+Region: TypeAlias = "str | Path | NDArray[np.bool_] | Mapping[str, Any]"
+
+# A picture has the shape a region was drawn on if its sides' ratio differs by less than this.
+_SHAPE = 0.01
+# Polygons are drawn so many times finer than the frame, and then averaged.
+_FINER = 8
+_LARGEST = 4096  # edge in pixels of what they are drawn on
+
+_Point = tuple[float, float]
+
+
+class Polygons(BaseModel):
+    """The JSON of polygons: pixels of a picture of ``width`` x ``height``.
+
+    ``{"width": 640, "height": 480, "polygons": [[[10, 10], [630, 10], [320, 470]]]}``; what is in
+    any of them is inside.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(ge=2, le=1_000_000)
+    height: int = Field(ge=2, le=1_000_000)
+    polygons: Annotated[list[Annotated[list[_Point], Field(min_length=3)]], Field(min_length=1)]
+
+
+def drawn_roi(roi: Region | None, ignore: Region | None, config: Config) -> Roi | None:
+    """What is inspected of a frame: what is inside ``roi`` and not inside ``ignore``.
+
+    Parameters
+    ----------
+    roi, ignore
+        path of a mask picture (128 of 255 and more is inside) or of a JSON of :class:`Polygons`,
+        the same as a mapping, or bool ``[H, W]``; None: everything, and nothing.
+
+    Raises
+    ------
+    RoiError
+        One of them cannot be read or has nothing inside, they were drawn on pictures of unlike
+        shape, or nothing is left.
+    ImageError
+        A mask picture cannot be read.
+    """
+    drawn = None if roi is None else _read(roi, "roi", config)
+    if ignore is None:
+        return drawn
+    ignored = _read(ignore, "ignore", config)
+    ignored = Roi(~ignored.inside, ignored.drawn_on)
+    return intersection(drawn, ignored) if drawn else _not_empty(ignored)
+
+
+def intersection(one: Roi, other: Roi) -> Roi:
+    """What is inside both.
+
+    Raises
+    ------
+    RoiError
+        Nothing is, or they were drawn on pictures of unlike shape.
+    """
+    sizes = one.drawn_on, other.drawn_on
+    if sizes[0] and sizes[1] and not _same_shape(sizes[0], sizes[1]):
+        raise RoiError(
+            f"roi: drawn on pictures of {_size(sizes[0])} and of {_size(sizes[1])} pixels; draw "
+            "both on a picture of the part"
+        )
+    return _not_empty(Roi(one.inside & other.inside, sizes[1] or sizes[0]))
+
+
+def shape_error(roi: Roi | None, size: tuple[int, int]) -> str:
+    """Why a picture of ``size`` (height, width) cannot have this region; empty if it can."""
+    if roi is None or roi.drawn_on is None or _same_shape(roi.drawn_on, size):
+        return ""
+    return (
+        f"{_size(size)} pixels, but the ROI was drawn on {_size(roi.drawn_on)}; pictures may be "
+        "larger or smaller, but not of another shape"
+    )
+
+
+def _not_empty(roi: Roi) -> Roi:
+    if not roi.inside.any():
+        raise RoiError("roi: --roi and --ignore leave nothing to inspect; draw them anew")
+    return roi
+
+
+def _read(region: Region, name: str, config: Config) -> Roi:
+    if isinstance(region, np.ndarray):
+        return _from_mask(region, name, config)
+    if isinstance(region, Mapping):
+        return _from_polygons(region, name, config)
+    path = Path(region)
+    if path.is_file() and (path.suffix.lower() == ".json" or _starts_like_json(path)):
+        try:
+            described = json.loads(path.read_bytes())
+        except (ValueError, RecursionError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise RoiError(f"{path}: not a JSON that can be read ({reason})") from None
+        return _from_polygons(described, str(path), config)
+    return _from_mask(images.read_image(path).mean(axis=2) >= 128, str(path), config)
+
+
+def _starts_like_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip()[:1] in (b"{", b"[")
+
+
+def _from_mask(mask: NDArray[Any], name: str, config: Config) -> Roi:
+    if mask.dtype != np.bool_ or mask.ndim != 2 or min(mask.shape) < 2:
+        raise RoiError(
+            f"{name}: {mask.dtype} {list(mask.shape)} is no mask; expected bool [H, W], True inside"
+        )
+    if not mask.any():
+        raise RoiError(f"{name}: nothing is inside: no pixel is white (128 of 255, or more)")
+    return Roi(_into_frame(mask, config), (mask.shape[0], mask.shape[1]))
+
+
+def _from_polygons(described: object, name: str, config: Config) -> Roi:
+    try:
+        drawing = Polygons.model_validate(described)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise RoiError(
+            f"{name}: {place}: {first['msg'][:100]}; expected "
+            '{"width": W, "height": H, "polygons": [[[x, y], [x, y], [x, y]]]} in pixels'
+        ) from None
+    width, height = drawing.width, drawing.height
+    edge = min(_FINER * config.resize, _LARGEST)
+    mask = np.zeros((edge, edge), np.uint8)
+    for number, corners in enumerate(drawing.polygons):
+        points = np.array(corners) / (width, height)  # 0 .. 1 of the picture
+        if not (np.abs(points - 0.5) <= 1.5).all() or not _overlaps(points):
+            raise RoiError(
+                f"{name}: polygon {number} lies outside the picture of {width} x {height} pixels"
+            )
+        cv2.fillPoly(mask, [np.rint(points * edge - 0.5).astype(np.int32)], 1)
+    if not mask.any():
+        raise RoiError(f"{name}: nothing is inside: the polygons have no area")
+    return Roi(_into_frame(mask.astype(np.bool_), config), (height, width))
+
+
+def _overlaps(points: NDArray[np.float64]) -> bool:
+    """Whether a polygon's bounding box has a part of the unit square."""
+    return bool((points.max(axis=0) > 0).all() and (points.min(axis=0) < 1).all())
+
+
+def _into_frame(mask: NDArray[np.bool_], config: Config) -> NDArray[np.bool_]:
+    """A picture's mask in the encoder's frame: pixels that are at least half inside."""
+    edge = config.resize
+    share = cv2.resize(mask.astype(np.float32), (edge, edge), interpolation=cv2.INTER_AREA)
+    start = (edge - config.input_size) // 2
+    window = slice(start, start + config.input_size)
+    return np.ascontiguousarray(share[window, window] >= 0.5)
+
+
+def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < _SHAPE
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"
+
+
+def inspected_cells(
+    roi: Roi | None, shapes: Sequence[tuple[int, int, int]], config: Config
+) -> list[NDArray[np.bool_] | None]:
+    """Per memory bank bool ``[H * W]``, the cells that are inspected; None: all.
+
+    Parameters
+    ----------
+    shapes
+        ``C, H, W`` of each layer the encoder gives.
+
+    Raises
+    ------
+    RoiError
+        The region is smaller than a cell.
+    """
+    sizes = [(height, width) for _, height, width in shapes]
+    finest = max(sizes, key=lambda size: size[0] * size[1])
+    if not config.layer_wise:
+        sizes = [finest]
+    if roi is None:
+        return [None] * len(sizes)
+    layers = inside_cells(roi.inside, sizes, config.coarse_upsampling)
+    if not layers[0].any():
+        edge = config.input_size / finest[0]
+        raise RoiError(
+            f"roi: too small: no cell of {edge:g} x {edge:g} pixels of the {config.input_size} "
+            "pixel frame has half its area inside; draw it larger, or fit with a larger --resize"
+        )
+    return [*layers]
+
+
+def restrict(fitted: Fitted, roi: Roi) -> Fitted:
+    """The same memory and thresholds, looking only at what is inside ``roi`` too.
+
+    Raises
+    ------
+    RoiError
+        Nothing is left.
+    """
+    roi = intersection(fitted.roi, roi) if fitted.roi else roi
+    layers = inspected_cells(roi, fitted.encoder.shapes, fitted.config)
+    banks = [replace(bank, inside=cells) for bank, cells in zip(fitted.banks, layers, strict=True)]
+    return replace(fitted, banks=tuple(banks), roi=roi)
