@@ -68,7 +68,7 @@ CASES: dict[str, Config] = {
     "not patch-wise": Config.create(resize=64, grid=1),
     "no size divides": Config.create(resize=88, grid=5, sampling="near-far"),
     "row order": Config.create(resize=64, coarse_upsampling="row-order", sampling="none"),
-    "few keys": Config.create(resize=64, max_keys=60),
+    "few keys": Config.create(resize=64, max_keys=30, grid=2, ratio=0.3),
     "crop": Config.create(resize=80, crop=64, sigma=0),
 }
 
@@ -146,6 +146,8 @@ def test_the_paper_with_a_mask(case: tuple[Config, Fitted, Fitted]) -> None:
         np.testing.assert_allclose(bank.keys, np.concatenate(memory.keys), rtol=1e-6)
         assert bank.inside is not None
         assert bank.inside[bank.cells].all()
+    if config.max_keys is not None:
+        assert sum(len(bank.keys) for bank in fitted.banks) == config.max_keys
     pictures = [good(70, 96, 96), defective(71, 96, 96)]
     judged = judge(config, roi, held, asked(fitted, pictures))
     check_engines(fitted, frames_of(fitted, pictures), judged, roi)
