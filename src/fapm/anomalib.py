@@ -11,12 +11,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transform
-from typing_extensions import NotRequired, TypedDict, Unpack
+try:
+    import numpy as np
+    import torch
+    from anomalib import LearningType
+    from anomalib.data import Batch, InferenceBatch
+    from anomalib.metrics import Evaluator
+    from anomalib.models.components import AnomalibModule, MemoryBankMixin
+    from anomalib.post_processing import PostProcessor
+    from anomalib.pre_processing import PreProcessor
+    from anomalib.visualization import Visualizer
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+    from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transform
+    from typing_extensions import NotRequired, TypedDict, Unpack
+except ImportError as error:
+    raise ImportError(
+        f"fapm.anomalib: {error.name} is not installed; type: pip install 'fapm[anomalib]'"
+    ) from None
 
 from fapm import bundle, encoders, fitting, images
 from fapm.config import Config
@@ -26,19 +38,6 @@ from fapm.errors import ConfigError, NotFittedError
 from fapm.fitted import Fitted
 from fapm.frames import picture_names
 from fapm.graph import Graph
-
-try:
-    from anomalib import LearningType
-    from anomalib.data import Batch, InferenceBatch
-    from anomalib.metrics import Evaluator
-    from anomalib.models.components import AnomalibModule, MemoryBankMixin
-    from anomalib.post_processing import PostProcessor
-    from anomalib.pre_processing import PreProcessor
-    from anomalib.visualization import Visualizer
-except ImportError as error:
-    raise ImportError(
-        f"fapm.anomalib: {error.name} is not installed; type: pip install 'fapm[anomalib]'"
-    ) from None
 
 _RUNTIME = Runtime(engine="torch")
 
