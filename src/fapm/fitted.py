@@ -64,6 +64,32 @@ class FrozenEncoder:
 
 
 @dataclass(frozen=True)
+class Change:
+    """What was learned or forgotten after the fit.
+
+    Attributes
+    ----------
+    action
+        ``update`` or ``forget``.
+    pictures
+        names of the pictures that came or went.
+    keys, threshold
+        before and after; a threshold is None where there is none.
+    when
+        as whoever changed it said; no clock is read, so that the same input gives the same bytes.
+    warnings
+        what a person should look at, one sentence each.
+    """
+
+    action: Literal["update", "forget"]
+    pictures: tuple[str, ...]
+    keys: tuple[int, int]
+    threshold: tuple[float | None, float | None]
+    when: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Fitted:
     """Everything a detector knows after fit.
 
@@ -77,6 +103,8 @@ class Fitted:
         training pictures that could not be read.
     remarks
         what the fit decided on its own, one sentence each.
+    history
+        what was changed since, oldest first.
     """
 
     config: Config
@@ -87,3 +115,4 @@ class Fitted:
     thumbnails: dict[int, bytes]
     skipped: tuple[Failure, ...]
     remarks: tuple[str, ...] = ()
+    history: tuple[Change, ...] = ()

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fapm import images
 from fapm.calibration import calibrate
@@ -131,7 +132,7 @@ def fit(
             zip(planned, spool.shapes, strict=True)
         ):
             progress("memorise", number, len(planned))
-            with _one_thread():
+            with one_thread():
                 bank = build_bank(
                     partial(spool.patch_vectors, number),
                     budget,
@@ -184,31 +185,55 @@ def leave_one_out(
     -------
     image scores and largest map values, float64 ``[N]``; empty for ``N = 1``.
     """
-    count = features.count
-    if count == 1:
+    if features.count == 1:
         return np.empty(0), np.empty(0)
+    return score_pictures(search, features, own=range(features.count), progress=progress)
+
+
+def score_pictures(
+    search: Search,
+    features: Spool,
+    *,
+    own: Sequence[int] | None = None,
+    measure: Callable[[Tensor], Tensor] = lambda maps: maps.amax(dim=(1, 2)),
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Image scores of pictures and what is measured of their maps, float64 ``[N]`` each.
+
+    Parameters
+    ----------
+    own
+        per picture the number it has in the memory: its keys do not count.
+    measure
+        float ``[B, S, S]`` to ``[B]``: the largest value by default.
+    """
+    count = features.count
     widest = max(
         len(cells) * len(keys)
         for bank in search.banks
         for cells, keys in bank.search_sets(search.config.radius)
     )
     step = max(1, min(_DISTANCES // widest, features.at_once))
-    scores, maxima = [], []
+    scores, measured = [], []
     for start in range(0, count, step):
-        rows = range(start, min(start + step, count))
-        layers = [features.pictures(n, rows.start, rows.stop) for n in range(len(search.banks))]
-        scored = search(layers, without_pictures=rows)
+        stop = min(start + step, count)
+        layers = [features.pictures(n, start, stop) for n in range(len(search.banks))]
+        scored = search(layers, without_pictures=None if own is None else own[start:stop])
         scores.append(scored.scores)
-        maxima.append(scored.maps.amax(dim=(1, 2)))
-        progress("calibrate", rows.stop, count)
-    return torch.cat(scores).double().numpy(), torch.cat(maxima).double().numpy()
+        measured.append(measure(scored.maps))
+        progress("calibrate", stop, count)
+    return torch.cat(scores).double().numpy(), torch.cat(measured).double().numpy()
 
 
 def _budgets(config: Config, features: Spool, pictures: int) -> list[Budget]:
-    """How many keys each layer may have once ``pictures`` are memorised."""
+    return layer_budgets(config, [(h, w) for _, h, w in features.shapes], pictures)
+
+
+def layer_budgets(config: Config, sizes: Sequence[tuple[int, int]], pictures: int) -> list[Budget]:
+    """How many keys layers of ``H, W`` cells may have once ``pictures`` are memorised."""
     counted = pictures if config.budget_pictures is None else min(pictures, config.budget_pictures)
     return budgets(
-        [(height, width) for _, height, width in features.shapes],
+        sizes,
         counted,
         grid=config.grid,
         ratio=config.ratio,
@@ -217,7 +242,7 @@ def _budgets(config: Config, features: Spool, pictures: int) -> list[Budget]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Greedy sampling is tens of thousands of short steps.
 
     Sharing each among threads gains nothing (measured), and where another program has one of the
