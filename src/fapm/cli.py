@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from fapm._version import __version__
-from fapm.commands import benchmark, demo, doctor, evaluate, export, fit, info, inspect, update
+from fapm.commands import (
+    audit,
+    benchmark,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    fit,
+    info,
+    inspect,
+    update,
+)
 
 app = typer.Typer(
     name="fapm",
@@ -22,6 +33,7 @@ app = typer.Typer(
 app.command("fit")(fit.fit_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("audit")(audit.audit_command)
 app.command("update")(update.update_command)
 app.command("forget")(update.forget_command)
 app.command("info")(info.info_command)

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fapm import images
+from fapm.audit import FEWEST, compare_pictures
+from fapm.augmentation import augmented
 from fapm.calibration import calibrate
 from fapm.config import Config
 from fapm.cost import expected_cost
 from fapm.encoders import Encoder
+from fapm.encoding import BATCH
 from fapm.engines import Runtime, open_encoder
 from fapm.errors import ImageError
 from fapm.fitted import Fitted
@@ -27,10 +30,8 @@ from fapm.memory.memorise import Budget, budgets, build_bank
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.precision import choose_encoder
 from fapm.prediction import Failure
-from fapm.spool import Spool
+from fapm.spool import Rows, Spool
 
-# Small batches: a frame's activations stay in the CPU's cache, measured fastest at 1 to 8.
-BATCH = 4
 # Leave-one-out holds this many distances at a time (float32).
 _DISTANCES = 2**25
 # What a fit will take is said after so many pictures, and only if it takes longer than that.
@@ -96,27 +97,30 @@ def fit(
                 left_out.append(Failure(names[number], error))
             else:
                 yield replace(frame, name=names[number])
+                for pixels in augmented(frame.pixels, rows - 1, (config.seed, number)):
+                    yield replace(frame, pixels=pixels)
 
     def sample() -> list[NDArray[np.uint8]]:
         step = max(1, -(-len(pictures) // SAMPLE))
         numbered = list(enumerate(pictures))[::step]
         return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
 
+    rows = 1 + config.copies(len(pictures))  # of each picture: itself and its copies
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     runner = open_encoder(frozen, runtime)
     started = time.perf_counter()
-    with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
+    with Spool(rows * len(pictures), config.grid) as spool, torch.inference_mode():
         for batch in batched(usable(), BATCH):
-            features = runner.features([frame.pixels for frame in batch])
-            spool.append(aggregate([torch.from_numpy(f) for f in features], config))
+            raw = runner.features([frame.pixels for frame in batch])
+            spool.append(aggregate([torch.from_numpy(f) for f in raw], config))
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
             if len(frames) == len(batch):  # the first batch: it warms up
-                _budgets(config, spool, len(pictures))
+                _budgets(config, spool, rows * len(pictures))
                 started = time.perf_counter()
             elif len(frames) == _TRIAL:
                 seconds = (time.perf_counter() - started) / (_TRIAL - BATCH)
-                planned = _budgets(config, spool, len(pictures))
-                cost = expected_cost(len(pictures), seconds, spool.shapes, planned)
+                planned = _budgets(config, spool, rows * len(pictures))
+                cost = expected_cost(rows * len(pictures), seconds, spool.shapes, planned)
                 if cost.seconds > _LONG:
                     remark(str(cost))
         if not frames:
@@ -126,15 +130,27 @@ def fit(
                 if skipped
                 else "no pictures to fit on"
             )
+        frames = frames[::rows]
+        kept = list(range(len(frames)))
+        if config.robust and len(frames) >= FEWEST:
+            found = compare_pictures(spool.select(range(0, spool.count, rows)), config, progress)
+            kept = np.flatnonzero(~found.outlying).tolist()
+            left_out += [
+                Failure(frames[i].name, f"{frames[i].name}: stands out from the others: "
+                        f"{found.scores[i]:.3g}, good ones reach {found.cut:.3g} (robust)")
+                for i in np.flatnonzero(found.outlying)
+            ]  # fmt: skip
+            frames = [frames[i] for i in kept]
+        features = spool.select([rows * i + copy for i in kept for copy in range(rows)])
         banks = []
-        planned = _budgets(config, spool, len(frames))
+        planned = _budgets(config, spool, features.count)
         for number, (budget, (_, height, width)) in enumerate(
             zip(planned, spool.shapes, strict=True)
         ):
             progress("memorise", number, len(planned))
             with one_thread():
                 bank = build_bank(
-                    partial(spool.patch_vectors, number),
+                    partial(features.patch_vectors, number),
                     budget,
                     height=height,
                     width=width,
@@ -143,9 +159,10 @@ def fit(
                     distance_unit=config.distance_unit,
                     far_threshold=config.far_threshold,
                 )
-            banks.append(bank)
+            banks.append(replace(bank, pictures=bank.pictures // rows))
         progress("memorise", len(planned), len(planned))
-        scores, maxima = leave_one_out(Search(config, banks), spool, progress=progress)
+        originals = spool.select([rows * i for i in kept])
+        scores, maxima = leave_one_out(Search(config, banks), originals, progress=progress)
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
         config=config,
@@ -170,7 +187,7 @@ def fit(
 
 def leave_one_out(
     search: Search,
-    features: Spool,
+    features: Spool | Rows,
     *,
     progress: Progress = lambda stage, done, total: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -192,7 +209,7 @@ def leave_one_out(
 
 def score_pictures(
     search: Search,
-    features: Spool,
+    features: Spool | Rows,
     *,
     own: Sequence[int] | None = None,
     measure: Callable[[Tensor], Tensor] = lambda maps: maps.amax(dim=(1, 2)),

@@ -13,13 +13,14 @@ from fapm.calibration import calibrate
 from fapm.errors import DatasetError
 from fapm.fitted import Change, Fitted
 from fapm.memory.bank import MemoryBank
+from fapm.memory.probe import score_factors
 
 
 def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
     """Remove one picture: its keys, its score, its thumbnail and its name.
 
-    Thresholds are derived from the scores that are left. Those stay as they were, though fewer keys
-    can only make them larger: the other pictures are not here to be scored again.
+    Thresholds are derived from the scores that are left. Fewer keys can only raise those, and they
+    are raised by what the keys that are left show (:mod:`fapm.memory.probe`).
 
     Raises
     ------
@@ -29,11 +30,18 @@ def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
     position = find_picture(fitted.pictures, name)
     if len(fitted.pictures) == 1:
         raise DatasetError(f"{name}: is the only picture of this detector; fit on others instead")
-    banks = tuple(_without(bank, position, fitted.pictures[position]) for bank in fitted.banks)
+    left = [_without(bank, position, fitted.pictures[position]) for bank in fitted.banks]
+    banks = tuple(
+        replace(bank, pictures=bank.pictures - (bank.pictures > position)) for bank in left
+    )
     old, config = fitted.calibration, fitted.config
     pictures = tuple(p for i, p in enumerate(fitted.pictures) if i != position)
+    factors = np.maximum(1, score_factors(
+        fitted.banks, left, len(fitted.pictures),
+        radius=config.radius, coarse_upsampling=config.coarse_upsampling,
+    ))  # fmt: skip
     scores, maxima = (
-        np.delete(values, position) if len(pictures) > 1 else np.empty(0)
+        np.delete(factors * values, position) if len(pictures) > 1 else np.empty(0)
         for values in (old.scores, old.map_maxima)
     )
     aside = tuple(_shifted(i, position) for i in old.set_aside if i != position)
@@ -93,7 +101,7 @@ def finite_or_none(value: float) -> float | None:
 
 
 def _without(bank: MemoryBank, picture: int, name: str) -> MemoryBank:
-    """The bank without a picture's keys; later pictures move up.
+    """The bank without a picture's keys.
 
     A patch's radius becomes a bound: what the lost keys covered is no farther from the next key
     than the way between the two, and the old radius.
@@ -117,12 +125,11 @@ def _without(bank: MemoryBank, picture: int, name: str) -> MemoryBank:
                 f"{name}: a patch of the picture has no other keys; fit again without it"
             )
     counts = np.add.reduceat(keep.astype(np.int64), bank.offsets[:-1])
-    owners = owners[keep]
     return replace(
         bank,
         keys=bank.keys[keep],
         offsets=np.cumsum([0, *counts.tolist()]),
-        pictures=owners - (owners > picture),
+        pictures=owners[keep],
         cells=bank.cells[keep],
         radii=radii,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 from fapm import images
 from fapm.calibration import Calibration, calibrate
+from fapm.encoding import encode
 from fapm.engines import Runtime, open_encoder
-from fapm.errors import ImageError
 from fapm.fitted import Change, Fitted
-from fapm.fitting import BATCH, layer_budgets, one_thread, score_pictures
+from fapm.fitting import layer_budgets, one_thread, score_pictures
 from fapm.forgetting import finite_or_none, key_total
-from fapm.frames import Frame, Picture, picture_names, read_frame
-from fapm.graph import Search, aggregate
+from fapm.frames import Picture, picture_names
+from fapm.graph import Search
+from fapm.memory.bank import MemoryBank
 from fapm.memory.extend import extend_bank
-from fapm.pipeline import Progress, batched, ordered_map
-from fapm.prediction import Failure
+from fapm.memory.probe import score_factors
+from fapm.pipeline import Progress
 from fapm.spool import Spool
 
 # A picture with more than this share of its map above the threshold is probably of something else.
@@ -45,10 +46,11 @@ def update(
     """Memorise more normal pictures and derive the thresholds anew.
 
     The memory grows as a fit on all pictures would have made it, up to the config's budget; then
-    keys that lie closest to others give way. The old pictures keep their leave-one-out scores,
-    which new keys could only lower; the new ones get theirs. New pictures that are still above the
-    threshold with their own keys left out, and more of them than the false-positive rate explains,
-    were chosen because they alarm: they are memorised, but are no sample to set thresholds by.
+    keys that lie closest to others give way. The new pictures get leave-one-out scores; those of
+    the old ones are lowered by what their keys show (:mod:`fapm.memory.probe`), never raised. New
+    pictures that are still above the threshold with their own keys left out, and more of them than
+    the false-positive rate explains, were chosen because they alarm: they are memorised, but are no
+    sample to set thresholds by.
 
     Raises
     ------
@@ -59,42 +61,18 @@ def update(
     """
     config, old = fitted.config, len(fitted.pictures)
     names = _free_names(pictures, fitted.pictures)
-    failures: list[Failure] = []
-    frames: list[Frame] = []
-
-    def read(numbered: tuple[int, Picture]) -> Frame | Failure:
-        number, picture = numbered
-        return read_frame(
-            picture,
-            config,
-            fitted.encoder.spec.interpolation,
-            max_pixels=max_pixels,
-            name=names[number],
-            thumbnail=config.thumbnails,
-        )
-
-    def usable() -> Iterator[Frame]:
-        for number, frame in enumerate(ordered_map(read, enumerate(pictures))):
-            progress("encode", number + 1, len(pictures))
-            if isinstance(frame, Failure):
-                error = frame.error.replace(frame.source, names[number])
-                failures.append(Failure(names[number], error))
-            else:
-                yield replace(frame, name=names[number])
-
     runner = open_encoder(fitted.encoder, runtime)
     with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
-        for batch in batched(usable(), BATCH):
-            features = runner.features([frame.pixels for frame in batch])
-            spool.append(aggregate([torch.from_numpy(f) for f in features], config))
-            frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
-        if not frames:
-            raise ImageError(
-                f"none of {len(failures)} picture{'s' * (len(failures) > 1)} could be read; "
-                f"the first: {failures[0].error}"
-                if failures
-                else "no pictures to update with"
-            )
+        frames, failures = encode(
+            pictures,
+            names,
+            config,
+            fitted.encoder.spec.interpolation,
+            runner,
+            spool,
+            max_pixels=max_pixels,
+            progress=progress,
+        )
         level = fitted.calibration.map_threshold
         before, shares = score_pictures(
             Search(config, fitted.banks),
@@ -128,7 +106,7 @@ def update(
         **fitted.thumbnails,
         **{old + i: f.thumbnail for i, f in enumerate(frames) if f.thumbnail is not None},
     }
-    calibration = _recalibrate(fitted, scores, maxima)
+    calibration = _recalibrate(fitted, banks, scores, maxima)
     change = Change(
         action="update",
         pictures=added,
@@ -172,15 +150,22 @@ def _room(fitted: Fitted, new: int) -> tuple[list[list[int]], bool]:
 
 
 def _recalibrate(
-    fitted: Fitted, scores: NDArray[np.float64], maxima: NDArray[np.float64]
+    fitted: Fitted,
+    banks: Sequence[MemoryBank],
+    scores: NDArray[np.float64],
+    maxima: NDArray[np.float64],
 ) -> Calibration:
     config, old = fitted.config, fitted.calibration
     first, aside = len(fitted.pictures), set(old.set_aside)
-    known = [old.scores, old.map_maxima]
     if not len(old.scores):  # one old picture, which is not here to be compared with the new ones
         known = [scores.max(keepdims=True), maxima.max(keepdims=True)]
         aside.add(0)
     else:
+        factors = np.minimum(1, score_factors(
+            fitted.banks, banks, first,
+            radius=config.radius, coarse_upsampling=config.coarse_upsampling,
+        ))  # fmt: skip
+        known = [factors * old.scores, factors * old.map_maxima]
         alarms = np.flatnonzero(scores > old.threshold)
         if chance(len(alarms), len(scores), config.false_positive_rate) < _CHANCE:
             aside |= {first + int(i) for i in alarms}

@@ -11,6 +11,25 @@ from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import patch_of_cell, upsample_index
 
 
+def score_factors(
+    old: Sequence[MemoryBank],
+    new: Sequence[MemoryBank],
+    pictures: int,
+    *,
+    radius: int,
+    coarse_upsampling: str,
+) -> NDArray[np.float64]:
+    """By what factors the scores of a memory's own pictures move when it changes, float64 ``[N]``.
+
+    Both are :func:`probe_scores` of the old keys. The pictures themselves are not needed.
+    """
+    before, after = (
+        probe_scores(old, memory, pictures, radius=radius, coarse_upsampling=coarse_upsampling)
+        for memory in (old, new)
+    )
+    return np.where(before > 0, after / np.where(before > 0, before, 1), 1.0)
+
+
 def probe_scores(
     probes: Sequence[MemoryBank],
     memory: Sequence[MemoryBank],
@@ -49,7 +68,7 @@ def probe_scores(
             there = np.isfinite(nearest)
             distances[owners[there], cells[there]] = nearest[there]
         unified += distances[:, upsample_index(size, finest, coarse_upsampling)]
-    return unified.max(axis=1)
+    return np.asarray(unified.max(axis=1))
 
 
 def _squared(queries: NDArray[np.float32], keys: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -57,4 +76,4 @@ def _squared(queries: NDArray[np.float32], keys: NDArray[np.float32]) -> NDArray
     centre = keys.mean(axis=0)
     queries, keys = queries - centre, keys - centre
     squares = np.square(queries).sum(axis=1)[:, None] + np.square(keys).sum(axis=1)
-    return np.maximum(squares - 2 * (queries @ keys.T), 0).astype(np.float64)
+    return np.asarray(np.maximum(squares - 2 * (queries @ keys.T), 0), np.float64)
