@@ -79,9 +79,9 @@ def find_picture(names: Sequence[str], wanted: str) -> int:
     DatasetError
         None is called so, or several are; the message names near ones.
     """
-    if wanted in names:
-        return names.index(wanted)
     path = wanted.replace("\\", "/")
+    if path in names:
+        return names.index(path)
     ends = [i for i, name in enumerate(names) if path.endswith(f"/{name}")
             or name.endswith(f"/{path}")]  # fmt: skip
     if len(ends) == 1:
