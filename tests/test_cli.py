@@ -22,15 +22,8 @@ from fapm.config import Config
 from fapm.images import read_image
 
 COMMANDS = (
-    "fit",
-    "inspect",
-    "evaluate",
-    "info",
-    "export",
-    "benchmark",
-    "compare",
-    "doctor",
-    "demo",
+    *("fit", "inspect", "evaluate", "audit", "update", "forget", "compare"),
+    *("info", "export", "benchmark", "doctor", "demo"),
 )
 FIGURES = (
     *("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro", "aupimo"),
@@ -59,6 +52,8 @@ KNOBS: dict[str, tuple[tuple[str, ...], Any]] = {
     "false_positive_rate": (("--false-positive-rate", "0.1"), 0.1),
     "unsure_rate": (("--unsure-rate", "0.2"), 0.2),
     "precision": (("--precision", "int8"), "int8"),
+    "augment": (("--augment", "3"), 3),
+    "robust": (("--robust",), True),
     "thumbnails": (("--no-thumbnails",), False),
     "seed": (("--seed", "3"), 3),
 }

@@ -84,6 +84,8 @@ MEMORY: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "a score too few": ("scores", lambda t: t[:-1]),
     "scores in a square": ("scores", lambda t: t.reshape(3, 4)),
     "scores that are no numbers": ("scores", lambda t: t * math.nan),
+    "a maximum too few": ("map_maxima", lambda t: t[:-1]),
+    "maxima that are no numbers": ("map_maxima", lambda t: t * math.nan),
 }
 
 
@@ -98,7 +100,7 @@ def test_tensors_that_contradict_the_rest_are_refused(
 
 
 @pytest.mark.parametrize(
-    "name", ["0.keys", "1.offsets", "0.pictures", "1.cells", "0.radii", "scores"]
+    "name", ["0.keys", "1.offsets", "0.pictures", "1.cells", "0.radii", "scores", "map_maxima"]
 )
 def test_a_missing_tensor_is_refused(name: str, bundle: Path, tmp_path: Path) -> None:
     forged = Forgery(bundle)
@@ -150,6 +152,15 @@ def test_weights_that_are_not_the_encoders_are_refused(
     refuse(forged, tmp_path / "part.fapm")
 
 
+CHANGE = {
+    "action": "update",
+    "pictures": ["a"],
+    "keys": [1, 2],
+    "threshold": [1.0, None],
+    "when": None,
+    "warnings": [],
+}
+
 MANIFEST: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "no layers": (("layers",), []),
     "layers null": (("layers",), None),
@@ -198,6 +209,19 @@ MANIFEST: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "an unsure band above the threshold": (("calibration", "unsure_threshold"), 1e9),
     "skipped null": (("skipped",), None),
     "skipped numbers": (("skipped",), [7]),
+    "set aside that do not exist": (("calibration", "set_aside"), [COUNT]),
+    "set aside twice": (("calibration", "set_aside"), [1, 1]),
+    "all set aside": (("calibration", "set_aside"), list(range(COUNT))),
+    "set aside null": (("calibration", "set_aside"), None),
+    "a history null": (("history",), None),
+    "a history of text": (("history",), ["updated"]),
+    "a history of nothing": (("history",), [{}]),
+    "a history of no known action": (("history",), [{**CHANGE, "action": "repair"}]),
+    "a history with three counts": (("history",), [{**CHANGE, "keys": [1, 2, 3]}]),
+    "a history with keys of text": (("history",), [{**CHANGE, "keys": ["1", "2"]}]),
+    "a history with thresholds of text": (("history",), [{**CHANGE, "threshold": ["1", None]}]),
+    "a history with a stray field": (("history",), [{**CHANGE, "mood": "good"}]),
+    "a history at a number": (("history",), [{**CHANGE, "when": 7}]),
 }
 
 

@@ -87,6 +87,23 @@ def test_reproducing_says_what_to_install(table: str, folder: Path) -> None:
     assert finished.err.endswith("is not installed; type: pip install 'fapm[fit]'\n")
 
 
+@pytest.mark.parametrize("command", ["update", "audit"])
+def test_learning_on_the_line_says_what_to_install(
+    command: str, bundle: Path, folder: Path
+) -> None:
+    arguments = (bundle, folder) if command == "update" else (folder,)
+    finished = run_without_torch(command, *arguments)
+    assert (finished.code, finished.out) == (2, "")
+    assert finished.err.startswith(f"fapm: {command}: ")
+    assert finished.err.endswith("is not installed; type: pip install 'fapm[fit]'\n")
+
+
+def test_forgetting_needs_no_torch(bundle: Path, tmp_path: Path) -> None:
+    finished = run_without_torch("forget", bundle, "array 3", "-o", tmp_path / "less.fapm", "-q")
+    assert finished.code == 0, finished.err
+    assert "array 3" not in fapm.load(tmp_path / "less.fapm").fitted_.pictures
+
+
 def test_the_torch_engine_says_what_to_install(bundle: Path, folder: Path) -> None:
     finished = run_without_torch("inspect", folder, "--model", bundle, "--engine", "torch")
     assert (finished.code, finished.out) == (2, "")

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +20,7 @@ from fapm._version import __version__
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.errors import BundleError, FapmError
-from fapm.fitted import EncoderSpec, Fitted, FrozenEncoder, Precision, Roi
+from fapm.fitted import Change, EncoderSpec, Fitted, FrozenEncoder, Precision, Roi
 from fapm.images import Interpolation
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch, patch_grid, patch_of_cell
@@ -48,7 +48,10 @@ def save(fitted: Fitted, path: Path) -> None:
     OutputError
         The file cannot be written.
     """
-    memory: dict[str, NDArray[Any]] = {"scores": fitted.calibration.scores}
+    memory: dict[str, NDArray[Any]] = {
+        "scores": fitted.calibration.scores,
+        "map_maxima": fitted.calibration.map_maxima,
+    }
     for number, bank in enumerate(fitted.banks):
         for name in _BANK:
             memory[f"{number}.{name}"] = np.ascontiguousarray(getattr(bank, name))
@@ -115,6 +118,7 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
             "unsure_threshold": _number(calibration.unsure_threshold),
             "map_threshold": _number(calibration.map_threshold),
             "extrapolated": calibration.extrapolated,
+            "set_aside": list(calibration.set_aside),
         },
         "roi": fitted.roi
         and {
@@ -124,6 +128,7 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
         "pictures": list(fitted.pictures),
         "skipped": [asdict(failure) for failure in fitted.skipped],
         "remarks": list(fitted.remarks),
+        "history": [asdict(change) for change in fitted.history],
         "versions": {"fapm": __version__, **_versions()},
     }
 
@@ -178,7 +183,7 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     )
     tensors = {f"{n}.{t}" for n in range(len(layers)) for t in _BANK}
     _require(
-        memory.keys() == {"scores", *tensors, *(["roi"] if roi else [])},
+        memory.keys() == {"scores", "map_maxima", *tensors, *(["roi"] if roi else [])},
         "its memory has tensors that nobody refers to",
     )
     for bank in banks:
@@ -191,12 +196,13 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         config=config,
         encoder=encoder,
         banks=banks,
-        calibration=_calibration(manifest["calibration"], memory["scores"], len(pictures)),
+        calibration=_calibration(manifest["calibration"], memory, len(pictures)),
         pictures=pictures,
         thumbnails={thumbnails[name]: parts[name] for name in thumbnails if name in parts},
         skipped=tuple(_failure(failure) for failure in manifest["skipped"]),
         remarks=_texts(manifest["remarks"]),
         roi=roi,
+        history=tuple(map(_change, manifest["history"])),
     )
 
 
@@ -275,15 +281,21 @@ def _bank(
     return MemoryBank(keys, offsets, pictures, cells, radii, unit, height, width, grid, inside)
 
 
-def _calibration(levels: Mapping[str, Any], scores: NDArray[Any], pictures: int) -> Calibration:
+def _calibration(
+    levels: Mapping[str, Any], memory: Mapping[str, NDArray[Any]], pictures: int
+) -> Calibration:
+    scores, maxima, aside = memory["scores"], memory["map_maxima"], levels["set_aside"]
     threshold, unsure, cells = (
         math.nan if levels[name] is None else levels[name]
         for name in ("threshold", "unsure_threshold", "map_threshold")
     )
     _require(
-        scores.dtype == np.float64
-        and scores.shape == ((pictures,) if pictures > 1 else (0,))
-        and bool(np.isfinite(scores).all())
+        scores.dtype == maxima.dtype == np.float64
+        and scores.shape == maxima.shape == ((pictures,) if pictures > 1 else (0,))
+        and bool(np.isfinite(scores).all() and np.isfinite(maxima).all())
+        and isinstance(aside, list)
+        and all(isinstance(i, int) and 0 <= i < len(scores) for i in aside)
+        and len(set(aside)) == len(aside) < max(1, len(scores))
         and all(isinstance(level, float) for level in (threshold, unsure, cells))
         and (
             (unsure <= threshold and all(map(math.isfinite, (threshold, unsure, cells))))
@@ -291,12 +303,30 @@ def _calibration(levels: Mapping[str, Any], scores: NDArray[Any], pictures: int)
         ),
         "its thresholds contradict its scores",
     )
-    return Calibration(scores, threshold, unsure, cells, bool(levels["extrapolated"]))
+    return Calibration(
+        scores, threshold, unsure, cells, bool(levels["extrapolated"]), maxima, tuple(aside)
+    )
 
 
 def _failure(described: Any) -> Failure:
     source, error = _texts([described["source"], described["error"]])
     return Failure(source, error)
+
+
+def _change(described: Any) -> Change:
+    action, when, keys = described["action"], described["when"], described["keys"]
+    threshold = described["threshold"]
+    _require(
+        described.keys() == {field.name for field in fields(Change)}
+        and action in ("update", "forget")
+        and (when is None or isinstance(when, str))
+        and len(keys) == len(threshold) == 2
+        and all(isinstance(count, int) for count in keys)
+        and all(level is None or isinstance(level, float) for level in threshold),
+        "its history makes no sense",
+    )
+    pictures, warnings = _texts(described["pictures"]), _texts(described["warnings"])
+    return Change(action, pictures, tuple(keys), tuple(threshold), when, warnings)
 
 
 def _digest(files: Mapping[str, bytes]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,11 @@ class Calibration:
     scores
         float64 ``[N]``, leave-one-out score of each training picture in their order; empty where
         there is only one.
+    map_maxima
+        float64 ``[N]``, the largest value of each of those pictures' maps.
+    set_aside
+        positions of pictures whose scores do not count: they were chosen because they alarmed, and
+        are no sample of good parts.
     threshold
         scores above it are a defect; NaN where nothing could be learned.
     unsure_threshold
@@ -44,6 +49,13 @@ class Calibration:
     unsure_threshold: float
     map_threshold: float
     extrapolated: bool
+    map_maxima: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    set_aside: tuple[int, ...] = ()
+
+    @property
+    def counted(self) -> NDArray[np.float64]:
+        """The scores that thresholds and percentiles are made of, float64 ``[n]``."""
+        return np.delete(self.scores, self.set_aside)
 
     def verdict(self, score: float) -> Verdict:
         """``good``, ``unsure`` or ``defect``; without thresholds everything is unsure."""
@@ -53,11 +65,12 @@ class Calibration:
 
     def percentile(self, score: float) -> float:
         """Share of the normal pictures with a lower score, in percent; NaN without any."""
-        if not len(self.scores):
+        scores = self.counted
+        if not len(scores):
             return math.nan
-        below = np.count_nonzero(self.scores < score)
-        equal = np.count_nonzero(self.scores == score)
-        return float(100 * (below + equal / 2) / len(self.scores))
+        below = np.count_nonzero(scores < score)
+        equal = np.count_nonzero(scores == score)
+        return float(100 * (below + equal / 2) / len(scores))
 
 
 def calibrate(
@@ -66,6 +79,7 @@ def calibrate(
     *,
     false_positive_rate: float,
     unsure_rate: float,
+    set_aside: tuple[int, ...] = (),
 ) -> Calibration:
     """Choose thresholds that the wanted share of normal pictures exceeds.
 
@@ -73,15 +87,20 @@ def calibrate(
     ----------
     scores, map_maxima
         leave-one-out image scores and largest map values, float ``[N]``; empty for ``N = 1``.
+    set_aside
+        positions of those that do not count; not all.
     """
     if not len(scores):
         return Calibration(scores, math.nan, math.nan, math.nan, extrapolated=True)
+    counted, maxima = np.delete(scores, set_aside), np.delete(map_maxima, set_aside)
     return Calibration(
         scores=scores,
-        threshold=max(_FLOOR, upper_level(scores, false_positive_rate)),
-        unsure_threshold=max(_FLOOR, upper_level(scores, unsure_rate)),
-        map_threshold=max(_FLOOR, upper_level(map_maxima, false_positive_rate)),
-        extrapolated=len(scores) * false_positive_rate < 1,
+        threshold=max(_FLOOR, upper_level(counted, false_positive_rate)),
+        unsure_threshold=max(_FLOOR, upper_level(counted, unsure_rate)),
+        map_threshold=max(_FLOOR, upper_level(maxima, false_positive_rate)),
+        extrapolated=len(counted) * false_positive_rate < 1,
+        map_maxima=map_maxima,
+        set_aside=set_aside,
     )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from fapm._version import __version__
 from fapm.commands import (
+    audit,
     benchmark,
     compare,
     demo,
@@ -20,6 +21,7 @@ from fapm.commands import (
     info,
     inspect,
     reproduce,
+    update,
 )
 
 app = typer.Typer(
@@ -33,6 +35,9 @@ app = typer.Typer(
 app.command("fit")(fit.fit_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("audit")(audit.audit_command)
+app.command("update")(update.update_command)
+app.command("forget")(update.forget_command)
 app.command("info")(info.info_command)
 app.command("export")(export.export_command)
 app.command("benchmark")(benchmark.benchmark_command)

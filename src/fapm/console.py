@@ -118,6 +118,11 @@ def bundle_facts(
             f"{layer['channels']} channels, {layer['height']} x {layer['width']} cells",
         )
     yield "pictures", f"{len(manifest['pictures'])}, {len(manifest['skipped'])} left out"
+    for change in manifest["history"]:
+        names = ", ".join(change["pictures"][:3]) + ", ..." * (len(change["pictures"]) > 3)
+        keys = " -> ".join(f"{count:,}" for count in change["keys"])
+        when = f" ({change['when']})" if change["when"] else ""
+        yield change["action"], f"{names}: keys {keys}{when}"
     if levels["threshold"] is not None:
         yield "threshold", f"{levels['threshold']:.4g}"
         yield "unsure from", f"{levels['unsure_threshold']:.4g}"

@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fapm import bundle, estimator, images
+from fapm import bundle, estimator, forgetting, images
 from fapm.calibration import promises
 from fapm.config import Config
 from fapm.engines import Engine, Runtime, Scored, open_engine, require_precision
@@ -75,7 +75,8 @@ class Detector:
         fitted = self.fitted_
         notes = promises(len(fitted.pictures), fitted.config.false_positive_rate)
         notes += fitted.remarks
-        return notes + [f"left out of fit: {failure.error}" for failure in fitted.skipped]
+        notes += [f"left out of fit: {failure.error}" for failure in fitted.skipped]
+        return notes + [warning for change in fitted.history for warning in change.warnings]
 
     def fit(
         self,
@@ -164,6 +165,62 @@ class Detector:
         detector = Detector(self.config, runtime=self.runtime, max_pixels=self.max_pixels)
         detector._fitted = restrict(self.fitted_, drawn) if drawn else self.fitted_
         return detector
+
+    def update(
+        self,
+        source: object,
+        *,
+        when: str | None = None,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> Detector:
+        """Learn more good parts, without the pictures of the fit; see :mod:`fapm.updating`.
+
+        Parameters
+        ----------
+        source
+            as for :meth:`fit`.
+        when
+            is kept in the history, as it is.
+
+        Raises
+        ------
+        FapmError
+            As :meth:`fit`. The detector is then what it was.
+        """
+        pictures, _ = training_pictures(source)
+        fitted = self.fitted_
+        try:
+            from fapm import updating
+        except ImportError as error:
+            raise EngineError(
+                f"update: {error.name} is not installed; type: pip install 'fapm[fit]'"
+            ) from None
+        self._fitted = updating.update(
+            fitted,
+            pictures,
+            self.runtime,
+            when=when,
+            max_pixels=self.max_pixels,
+            progress=progress,
+        )
+        self._engine = None
+        return self
+
+    def forget(self, picture: str, *, when: str | None = None) -> Detector:
+        """Remove one training picture's keys; see :mod:`fapm.forgetting`. Needs no torch.
+
+        Parameters
+        ----------
+        picture
+            its name, one of ``fitted_.pictures``.
+
+        Raises
+        ------
+        DatasetError
+            There is no such picture, or it cannot be removed.
+        """
+        self._fitted, self._engine = forgetting.forget(self.fitted_, picture, when=when), None
+        return self
 
     # mypy: a str is itself an iterable of str, and an array of arrays; the first overload decides.
     @overload

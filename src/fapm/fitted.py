@@ -84,6 +84,32 @@ class Roi:
 
 
 @dataclass(frozen=True)
+class Change:
+    """What was learned or forgotten after the fit.
+
+    Attributes
+    ----------
+    action
+        ``update`` or ``forget``.
+    pictures
+        names of the pictures that came or went.
+    keys, threshold
+        before and after; a threshold is None where there is none.
+    when
+        as whoever changed it said; no clock is read, so that the same input gives the same bytes.
+    warnings
+        what a person should look at, one sentence each.
+    """
+
+    action: Literal["update", "forget"]
+    pictures: tuple[str, ...]
+    keys: tuple[int, int]
+    threshold: tuple[float | None, float | None]
+    when: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Fitted:
     """Everything a detector knows after fit.
 
@@ -99,6 +125,8 @@ class Fitted:
         what the fit decided on its own, one sentence each.
     roi
         what is inspected; None: everything. The banks' ``inside`` are its cells.
+    history
+        what was changed since, oldest first.
     """
 
     config: Config
@@ -110,6 +138,7 @@ class Fitted:
     skipped: tuple[Failure, ...]
     remarks: tuple[str, ...] = ()
     roi: Roi | None = None
+    history: tuple[Change, ...] = ()
 
     @property
     def frame_roi(self) -> NDArray[np.bool_] | None:

@@ -11,14 +11,18 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fapm import images
+from fapm.audit import FEWEST, compare_pictures
+from fapm.augmentation import augmented
 from fapm.calibration import calibrate
 from fapm.config import Config
 from fapm.cost import expected_cost
 from fapm.encoders import Encoder
+from fapm.encoding import BATCH
 from fapm.engines import Runtime, open_encoder
-from fapm.errors import ImageError
+from fapm.errors import ConfigError, ImageError
 from fapm.fitted import Fitted
 from fapm.foreground import learned_roi
 from fapm.frames import Frame, Picture, picture_names, read_frame
@@ -28,10 +32,8 @@ from fapm.pipeline import Progress, batched, ordered_map
 from fapm.precision import choose_encoder
 from fapm.prediction import Failure
 from fapm.roi import Region, drawn_roi, inspected_cells
-from fapm.spool import Spool
+from fapm.spool import Rows, Spool
 
-# Small batches: a frame's activations stay in the CPU's cache, measured fastest at 1 to 8.
-BATCH = 4
 # Leave-one-out holds this many distances at a time (float32).
 _DISTANCES = 2**25
 # What a fit will take is said after so many pictures, and only if it takes longer than that.
@@ -84,6 +86,11 @@ def fit(
     names = picture_names(pictures)
     automatic = isinstance(roi, str) and roi == "auto"
     area = drawn_roi(None if automatic else roi, ignore, config)
+    if config.robust and (automatic or area is not None):
+        raise ConfigError(
+            "robust: does not go with a region of interest; see what stands out with fapm audit, "
+            "and fit without it"
+        )
 
     def read(numbered: tuple[int, Picture]) -> Frame | Failure:
         number, picture = numbered
@@ -106,6 +113,8 @@ def fit(
                 left_out.append(Failure(names[number], error))
             else:
                 yield replace(frame, name=names[number])
+                for pixels in augmented(frame.pixels, rows - 1, (config.seed, number)):
+                    yield replace(frame, pixels=pixels)
 
     def sample() -> list[NDArray[np.uint8]]:
         step = max(1, -(-len(pictures) // SAMPLE))
@@ -114,26 +123,27 @@ def fit(
 
     remarks = []
     if automatic:
-        area, found = learned_roi(sample(), area)
-        remarks.append(found)
+        area, learned = learned_roi(sample(), area)
+        remarks.append(learned)
+    rows = 1 + config.copies(len(pictures))  # of each picture: itself and its copies
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     if reason:
         remarks.append(reason)
     inside = inspected_cells(area, frozen.shapes, config)
     runner = open_encoder(frozen, runtime)
     started = time.perf_counter()
-    with Spool(len(pictures), config.grid, inside) as spool, torch.inference_mode():
+    with Spool(rows * len(pictures), config.grid, inside) as spool, torch.inference_mode():
         for batch in batched(usable(), BATCH):
-            features = runner.features([frame.pixels for frame in batch])
-            spool.append(aggregate([torch.from_numpy(f) for f in features], config))
+            raw = runner.features([frame.pixels for frame in batch])
+            spool.append(aggregate([torch.from_numpy(f) for f in raw], config))
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
             if len(frames) == len(batch):  # the first batch: it warms up
-                _budgets(config, spool, len(pictures), inside)
+                _budgets(config, spool, rows * len(pictures), inside)
                 started = time.perf_counter()
             elif len(frames) == _TRIAL:
                 seconds = (time.perf_counter() - started) / (_TRIAL - BATCH)
-                planned = _budgets(config, spool, len(pictures), inside)
-                cost = expected_cost(len(pictures), seconds, spool.shapes, planned)
+                planned = _budgets(config, spool, rows * len(pictures), inside)
+                cost = expected_cost(rows * len(pictures), seconds, spool.shapes, planned)
                 if cost.seconds > _LONG:
                     remark(str(cost))
         if not frames:
@@ -143,15 +153,27 @@ def fit(
                 if skipped
                 else "no pictures to fit on"
             )
+        frames = frames[::rows]
+        kept = list(range(len(frames)))
+        if config.robust and len(frames) >= FEWEST:
+            found = compare_pictures(spool.select(range(0, spool.count, rows)), config, progress)
+            kept = np.flatnonzero(~found.outlying).tolist()
+            left_out += [
+                Failure(frames[i].name, f"{frames[i].name}: stands out from the others: "
+                        f"{found.scores[i]:.3g}, good ones reach {found.cut:.3g} (robust)")
+                for i in np.flatnonzero(found.outlying)
+            ]  # fmt: skip
+            frames = [frames[i] for i in kept]
+        features = spool.select([rows * i + copy for i in kept for copy in range(rows)])
         banks = []
-        planned = _budgets(config, spool, len(frames), inside)
+        planned = _budgets(config, spool, features.count, inside)
         for number, (budget, (_, height, width)) in enumerate(
             zip(planned, spool.shapes, strict=True)
         ):
             progress("memorise", number, len(planned))
-            with _one_thread():
+            with one_thread():
                 bank = build_bank(
-                    partial(spool.patch_vectors, number),
+                    partial(features.patch_vectors, number),
                     budget,
                     height=height,
                     width=width,
@@ -161,10 +183,11 @@ def fit(
                     far_threshold=config.far_threshold,
                     inside=inside[number],
                 )
-            banks.append(bank)
+            banks.append(replace(bank, pictures=bank.pictures // rows))
         progress("memorise", len(planned), len(planned))
+        originals = spool.select([rows * i for i in kept])
         scores, maxima = leave_one_out(
-            Search(config, banks, area.inside if area else None), spool, progress=progress
+            Search(config, banks, area.inside if area else None), originals, progress=progress
         )
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
@@ -191,7 +214,7 @@ def fit(
 
 def leave_one_out(
     search: Search,
-    features: Spool,
+    features: Spool | Rows,
     *,
     progress: Progress = lambda stage, done, total: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -206,24 +229,44 @@ def leave_one_out(
     -------
     image scores and largest map values, float64 ``[N]``; empty for ``N = 1``.
     """
-    count = features.count
-    if count == 1:
+    if features.count == 1:
         return np.empty(0), np.empty(0)
+    return score_pictures(search, features, own=range(features.count), progress=progress)
+
+
+def score_pictures(
+    search: Search,
+    features: Spool | Rows,
+    *,
+    own: Sequence[int] | None = None,
+    measure: Callable[[Tensor], Tensor] = lambda maps: maps.amax(dim=(1, 2)),
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Image scores of pictures and what is measured of their maps, float64 ``[N]`` each.
+
+    Parameters
+    ----------
+    own
+        per picture the number it has in the memory: its keys do not count.
+    measure
+        float ``[B, S, S]`` to ``[B]``: the largest value by default.
+    """
+    count = features.count
     widest = max(
         len(cells) * len(keys)
         for bank in search.banks
         for cells, keys in bank.search_sets(search.config.radius)
     )
     step = max(1, min(_DISTANCES // widest, features.at_once))
-    scores, maxima = [], []
+    scores, measured = [], []
     for start in range(0, count, step):
-        rows = range(start, min(start + step, count))
-        layers = [features.pictures(n, rows.start, rows.stop) for n in range(len(search.banks))]
-        scored = search(layers, without_pictures=rows)
+        stop = min(start + step, count)
+        layers = [features.pictures(n, start, stop) for n in range(len(search.banks))]
+        scored = search(layers, without_pictures=None if own is None else own[start:stop])
         scores.append(scored.scores)
-        maxima.append(scored.maps.amax(dim=(1, 2)))
-        progress("calibrate", rows.stop, count)
-    return torch.cat(scores).double().numpy(), torch.cat(maxima).double().numpy()
+        measured.append(measure(scored.maps))
+        progress("calibrate", stop, count)
+    return torch.cat(scores).double().numpy(), torch.cat(measured).double().numpy()
 
 
 def _budgets(
@@ -232,10 +275,19 @@ def _budgets(
     pictures: int,
     inside: Sequence[NDArray[np.bool_] | None],
 ) -> list[Budget]:
-    """How many keys each layer may have once ``pictures`` are memorised."""
+    return layer_budgets(config, [(h, w) for _, h, w in features.shapes], pictures, inside)
+
+
+def layer_budgets(
+    config: Config,
+    sizes: Sequence[tuple[int, int]],
+    pictures: int,
+    inside: Sequence[NDArray[np.bool_] | None] | None = None,
+) -> list[Budget]:
+    """How many keys layers of ``H, W`` cells may have once ``pictures`` are memorised."""
     counted = pictures if config.budget_pictures is None else min(pictures, config.budget_pictures)
     return budgets(
-        [(height, width) for _, height, width in features.shapes],
+        sizes,
         counted,
         grid=config.grid,
         ratio=config.ratio,
@@ -245,7 +297,7 @@ def _budgets(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Greedy sampling is tens of thousands of short steps.
 
     Sharing each among threads gains nothing (measured), and where another program has one of the

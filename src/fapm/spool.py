@@ -117,6 +117,10 @@ class Spool:
         """One layer's features of some pictures, float32 ``[stop - start, C, H, W]``."""
         return self._layers[layer].pictures(start, stop)
 
+    def select(self, rows: Sequence[int]) -> Spool | Rows:
+        """Some of the pictures, as if there were no others; ``rows`` ascend."""
+        return self if len(rows) == self.count else Rows(self, rows)
+
     def _open(self, features: Sequence[Tensor]) -> None:
         shapes = [(int(f.shape[1]), int(f.shape[2]), int(f.shape[3])) for f in features]
         self.shapes = shapes
@@ -137,6 +141,31 @@ class Spool:
         for shape, own in zip(shapes, cells, strict=True):
             self._layers.append(_InFile(self._file, start, self.capacity, shape, own))
             start += 2 * self.capacity * math.prod(shape)
+
+
+class Rows:
+    """Some rows of a :class:`Spool`: what counts, and reads, are these alone."""
+
+    def __init__(self, spool: Spool, rows: Sequence[int]) -> None:
+        self._spool, self._rows = spool, torch.tensor(rows)
+        self.count, self.shapes, self.grid = len(rows), spool.shapes, spool.grid
+
+    @property
+    def at_once(self) -> int:
+        """How many pictures to ask :meth:`pictures` for, at most."""
+        return max(1, self._spool.at_once * self.count // self._spool.count)
+
+    def patch_vectors(self, layer: int, patch: int) -> Tensor:
+        """As :meth:`Spool.patch_vectors`."""
+        vectors = self._spool.patch_vectors(layer, patch)  # [N V, C]
+        by_picture = vectors.view(self._spool.count, -1, vectors.shape[-1])
+        return by_picture[self._rows].flatten(0, 1)
+
+    def pictures(self, layer: int, start: int, stop: int) -> Tensor:
+        """As :meth:`Spool.pictures`."""
+        rows = self._rows[start:stop]
+        first = int(rows[0])
+        return self._spool.pictures(layer, first, int(rows[-1]) + 1)[rows - first]
 
 
 def file_bytes(pictures: int, shapes: Sequence[tuple[int, int, int]]) -> int:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from fapm.compare.setting import Setting
 from fapm.encoders import create_encoder
+from fapm.encoding import BATCH
 from fapm.engines import open_encoder
 from fapm.errors import ConfigError
-from fapm.fitting import BATCH
 from fapm.frames import Frame, read_frame
 from fapm.freeze import freeze
 from fapm.images import Interpolation

@@ -48,6 +48,8 @@ class GreedyCoreset:
     vectors
         returns the patch's vectors, float ``[M, C]``. It is called by every :meth:`extend` and the
         result dropped after, so that of all patches' vectors only one patch's are held twice.
+    given
+        so many of the first vectors are keys already: the choice begins behind them.
 
     Attributes
     ----------
@@ -57,8 +59,9 @@ class GreedyCoreset:
         ``list[float]``, covering radius after each choice, in the vectors' own units.
     """
 
-    def __init__(self, vectors: Callable[[], Tensor]) -> None:
+    def __init__(self, vectors: Callable[[], Tensor], given: int = 0) -> None:
         self._vectors = vectors
+        self._given = given
         self._nearest = torch.empty(0)  # [M] squared distance to the nearest key, once extended
         self.indices: list[int] = []
         self.radii: list[float] = []
@@ -86,6 +89,8 @@ class GreedyCoreset:
         noise = ROUNDINGS * torch.finfo(squares.dtype).eps * float(squares.max())
         if not self.indices:
             self._nearest = torch.full_like(squares, math.inf)
+            if self._given:
+                self._take_given(vectors, squares, noise)
         while len(self.indices) < min(count, len(vectors)) and self.radius > 0:
             most = min(count, len(vectors)) - len(self.indices)
             if len(vectors) <= PLAIN_VECTORS:
@@ -96,6 +101,13 @@ class GreedyCoreset:
                 chosen, farthest = _choose_block(vectors, squares, self._nearest, most, noise)
             self.indices += chosen
             self.radii += [math.sqrt(f) if f > noise else 0.0 for f in farthest]
+
+    def _take_given(self, vectors: Tensor, squares: Tensor, noise: float) -> None:
+        """The given keys at once; on the way to them every radius counts as the last."""
+        _compare(vectors, squares, self._nearest, torch.arange(self._given))
+        farthest = float(self._nearest.max())
+        self.indices = list(range(self._given))
+        self.radii = [math.sqrt(farthest) if farthest > noise else 0.0] * self._given
 
 
 def _choose(
@@ -150,14 +162,19 @@ def _choose_block(
         max(floor, within),
     )
     chosen = candidates[places]  # [k]
+    _compare(vectors, squares, nearest, chosen)
+    farthest[-1] = float(nearest.max())
+    return chosen.tolist(), farthest
+
+
+def _compare(vectors: Tensor, squares: Tensor, nearest: Tensor, chosen: Tensor) -> None:
+    """Bring ``nearest`` up to date with new keys, int64 ``[k]``, in one pass over all vectors."""
     keys, key_squares = vectors[chosen], squares[chosen]
     for start in range(0, len(vectors), _BLOCK_VECTORS):
         part = slice(start, start + _BLOCK_VECTORS)
         distances = torch.addmm(key_squares, vectors[part], keys.T, alpha=-2).amin(dim=1)  # [part]
         torch.minimum(nearest[part], distances.add_(squares[part]), out=nearest[part])
     nearest[chosen] = 0
-    farthest[-1] = float(nearest.max())
-    return chosen.tolist(), farthest
 
 
 def distance_score(radius: float) -> float:
@@ -237,12 +254,31 @@ def sample_equal_radius(
     """
     budget = sum(len(coreset.indices) for coreset in coresets)
     least = MIN_KEYS if most is None else min(MIN_KEYS, most // len(coresets))
-    counts, limits = [], []
+    limits = []
     for coreset in coresets:
         limits.append(max(MIN_KEYS, key_count(MAX_SHARE, coreset.size), len(coreset.indices)))
         coreset.extend(least)
-        counts.append(min(least, len(coreset.indices)))
+    counts = [min(least, len(coreset.indices)) for coreset in coresets]
+    return share_by_radius(coresets, counts, limits, budget)
 
+
+def share_by_radius(
+    coresets: Sequence[GreedyCoreset], counts: Sequence[int], limits: Sequence[int], budget: int
+) -> list[list[int]]:
+    """Give keys, one by one, to the patch whose covering radius is the largest.
+
+    Parameters
+    ----------
+    counts, limits
+        keys of each patch to begin with, which it has chosen already, and the most it may have.
+    budget
+        keys of all patches together in the end.
+
+    Returns
+    -------
+    per patch the chosen vectors: a prefix of its greedy order.
+    """
+    counts = list(counts)
     widest = [
         (-coreset.radii[k - 1], p)
         for p, (coreset, k) in enumerate(zip(coresets, counts, strict=True))

@@ -1,0 +1,138 @@
+"""Audit: which training pictures are unlike the others, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fapm import images
+from fapm.config import Config
+from fapm.encoders import create_encoder
+from fapm.encoding import encode
+from fapm.engines import Runtime, open_encoder
+from fapm.errors import DatasetError
+from fapm.frames import Frame, Picture, picture_names
+from fapm.memory.geometry import smoothing_matrix
+from fapm.memory.outliers import STAND_OUT, Outliers, find_outliers, tail_level
+from fapm.pipeline import Progress
+from fapm.precision import choose_encoder
+from fapm.prediction import Failure
+from fapm.spool import Rows, Spool
+
+# Fewer pictures do not say what is usual.
+FEWEST = 8
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Training pictures against each other.
+
+    Attributes
+    ----------
+    frames
+        of the ``N`` pictures that could be read, without pixels; their order is that of ``found``.
+    sources
+        position of each among the pictures that were given.
+    found
+        scores, and the level above which one stands out.
+    skipped
+        pictures that could not be read.
+    """
+
+    config: Config
+    frames: tuple[Frame, ...]
+    sources: tuple[int, ...]
+    found: Outliers
+    skipped: tuple[Failure, ...]
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Pictures from the most to the least unusual, int64 ``[N]``."""
+        return np.argsort(-self.found.scores, kind="stable")
+
+    def anomaly_map(self, number: int) -> NDArray[np.float32]:
+        """What made the picture's score, float32 ``[H, W]`` in its own geometry."""
+        frame = self.frames[number]
+        return images.restore_map(
+            self._smooth(self.found.cells[number]),
+            frame.height,
+            frame.width,
+            self.config.resize,
+            self.config.crop,
+        )
+
+    @property
+    def map_level(self) -> float:
+        """Level of the maps above which a place stands out, as :attr:`Outliers.cut` for scores."""
+        maxima = np.array([self._smooth(cells).max() for cells in self.found.cells], np.float64)
+        return tail_level(maxima, STAND_OUT)
+
+    def _smooth(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows, columns = (
+            smoothing_matrix(n, self.config.input_size, self.config.map_sigma) for n in cells.shape
+        )
+        return np.asarray(rows @ cells @ columns.T, np.float32)
+
+
+def audit(
+    pictures: Sequence[Picture],
+    config: Config,
+    runtime: Runtime,
+    *,
+    max_pixels: int = images.MAX_PIXELS,
+    progress: Progress = lambda stage, done, total: None,
+) -> Audit:
+    """Score every picture against the others.
+
+    Raises
+    ------
+    DatasetError
+        Fewer than :data:`FEWEST` pictures.
+    FapmError
+        As :func:`fapm.fit`.
+    """
+    if len(pictures) < FEWEST:
+        raise DatasetError(
+            f"audit: {len(pictures)} pictures do not show what is usual; {FEWEST} or more do"
+        )
+    names = picture_names(pictures)
+    encoder, _ = choose_encoder(
+        create_encoder(config), config.model_copy(update={"precision": "fp32"}), runtime, list
+    )
+    with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
+        frames, failures = encode(
+            pictures,
+            names,
+            config,
+            encoder.spec.interpolation,
+            open_encoder(encoder, runtime),
+            spool,
+            max_pixels=max_pixels,
+            progress=progress,
+        )
+        found = compare_pictures(spool, config, progress)
+    position = {name: number for number, name in enumerate(names)}
+    return Audit(
+        config,
+        tuple(frames),
+        tuple(position[frame.name] for frame in frames),
+        found,
+        tuple(failures),
+    )
+
+
+def compare_pictures(spool: Spool | Rows, config: Config, progress: Progress) -> Outliers:
+    """:func:`find_outliers` of the pictures in a spool."""
+    return find_outliers(
+        spool.patch_vectors,
+        [(height, width) for _, height, width in spool.shapes],
+        spool.count,
+        grid=config.grid,
+        radius=config.radius,
+        coarse_upsampling=config.coarse_upsampling,
+        progress=lambda done, total: progress("compare", done, total),
+    )

@@ -1,0 +1,157 @@
+"""Forget: one picture's keys out of a fitted detector. No torch here."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fapm.calibration import calibrate
+from fapm.errors import DatasetError
+from fapm.fitted import Change, Fitted
+from fapm.memory.bank import MemoryBank
+from fapm.memory.probe import score_factors
+
+
+def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
+    """Remove one picture: its keys, its score, its thumbnail and its name.
+
+    Thresholds are derived from the scores that are left. Fewer keys can only raise those, and they
+    are raised by what the keys that are left show (:mod:`fapm.memory.probe`).
+
+    Raises
+    ------
+    DatasetError
+        There is no such picture, it is the only one, it alone stands for a patch, or the detector
+        has a region of interest.
+    """
+    refuse_region(fitted, "forget")
+    position = find_picture(fitted.pictures, name)
+    if len(fitted.pictures) == 1:
+        raise DatasetError(f"{name}: is the only picture of this detector; fit on others instead")
+    left = [_without(bank, position, fitted.pictures[position]) for bank in fitted.banks]
+    banks = tuple(
+        replace(bank, pictures=bank.pictures - (bank.pictures > position)) for bank in left
+    )
+    old, config = fitted.calibration, fitted.config
+    pictures = tuple(p for i, p in enumerate(fitted.pictures) if i != position)
+    factors = np.maximum(1, score_factors(
+        fitted.banks, left, len(fitted.pictures),
+        radius=config.radius, coarse_upsampling=config.coarse_upsampling,
+    ))  # fmt: skip
+    scores, maxima = (
+        np.delete(factors * values, position) if len(pictures) > 1 else np.empty(0)
+        for values in (old.scores, old.map_maxima)
+    )
+    aside = tuple(_shifted(i, position) for i in old.set_aside if i != position)
+    calibration = calibrate(
+        scores,
+        maxima,
+        false_positive_rate=config.false_positive_rate,
+        unsure_rate=config.alert_rate,
+        set_aside=aside if len(aside) < len(scores) else (),
+    )
+    change = Change(
+        action="forget",
+        pictures=(fitted.pictures[position],),
+        keys=(key_total(fitted.banks), key_total(banks)),
+        threshold=(finite_or_none(old.threshold), finite_or_none(calibration.threshold)),
+        when=when,
+    )
+    return replace(
+        fitted,
+        banks=banks,
+        calibration=calibration,
+        pictures=pictures,
+        thumbnails={
+            _shifted(i, position): jpeg for i, jpeg in fitted.thumbnails.items() if i != position
+        },
+        history=(*fitted.history, change),
+    )
+
+
+def refuse_region(fitted: Fitted, action: str) -> None:
+    """Patches without cells have no keys to extend or to take away.
+
+    Raises
+    ------
+    DatasetError
+        The detector has a region of interest.
+    """
+    if fitted.roi is not None:
+        raise DatasetError(
+            f"{action}: this detector inspects a region of interest and cannot be changed; fit "
+            "again with --roi"
+        )
+
+
+def find_picture(names: Sequence[str], wanted: str) -> int:
+    """Position of a picture by its name in the bundle, or by the end of its path.
+
+    Raises
+    ------
+    DatasetError
+        None is called so, or several are; the message names near ones.
+    """
+    path = wanted.replace("\\", "/")
+    if path in names:
+        return names.index(path)
+    ends = [i for i, name in enumerate(names) if path.endswith(f"/{name}")
+            or name.endswith(f"/{path}")]  # fmt: skip
+    if len(ends) == 1:
+        return ends[0]
+    near = [names[i] for i in ends] or difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
+    kind = "several pictures are called so" if ends else "no picture of this detector"
+    known = ", ".join(near[:5]) if near else f"{names[0]} ... {names[-1]}"
+    raise DatasetError(f"{wanted}: {kind}; {'near it' if near else 'there are'}: {known}")
+
+
+def key_total(banks: Sequence[MemoryBank]) -> int:
+    return sum(len(bank.keys) for bank in banks)
+
+
+def finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _without(bank: MemoryBank, picture: int, name: str) -> MemoryBank:
+    """The bank without a picture's keys.
+
+    A patch's radius becomes a bound: what the lost keys covered is no farther from the next key
+    than the way between the two, and the old radius.
+    """
+    gone = bank.pictures == picture
+    keep = ~gone
+    owners = bank.pictures.copy()
+    radii = bank.radii.copy()
+    for patch in np.unique(np.searchsorted(bank.offsets, np.flatnonzero(gone), side="right") - 1):
+        rows = np.arange(bank.offsets[patch], bank.offsets[patch + 1])
+        if keep[rows].any():
+            lost, left = bank.keys[rows[gone[rows]]], bank.keys[rows[keep[rows]]]
+            ways = [np.linalg.norm(left - key, axis=1).min() for key in lost]
+            radii[patch] += np.float32(max(ways))
+        elif len(rows) == 1 and radii[patch] == 0:
+            # All pictures have this very vector here: the key is another's as well.
+            keep[rows] = True
+            owners[rows] = 0 if picture else 1
+        else:
+            raise DatasetError(
+                f"{name}: a patch of the picture has no other keys; fit again without it"
+            )
+    counts = np.add.reduceat(keep.astype(np.int64), bank.offsets[:-1])
+    return replace(
+        bank,
+        keys=bank.keys[keep],
+        offsets=np.cumsum([0, *counts.tolist()]),
+        pictures=owners[keep],
+        cells=bank.cells[keep],
+        radii=radii,
+    )
+
+
+def _shifted(position: int, removed: int) -> int:
+    """Where a picture goes when an earlier one is removed."""
+    return position - (position > removed)

@@ -1,0 +1,118 @@
+"""Learning on the line: a memory bank takes in new normal pictures, or loses one.
+
+Not in the paper, which fits once. Of the old pictures nothing is needed but their keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fapm.memory import coreset
+from fapm.memory.bank import MemoryBank
+from fapm.memory.geometry import cells_by_patch
+from fapm.memory.search import pairwise_squared
+
+
+def extend_bank(
+    bank: MemoryBank,
+    vectors: Callable[[int], Tensor],
+    more: Sequence[int],
+    *,
+    first: int,
+    sampling: str,
+    replace: bool,
+) -> MemoryBank:
+    """Memorise new normal pictures.
+
+    Without ``replace`` all keys stay, and the greedy choice goes on among the new vectors, from the
+    farthest. With it the choice is made again among keys and new vectors, from each patch's first
+    key on: what gives way are those closest to another key. Equal-radius sampling shares the keys
+    out among the patches as at fit; the others leave each patch its lead. The unit stays, so that
+    scores before and after can be compared.
+
+    A patch's radius becomes a bound: no vector, old or new, is farther from its nearest key. (An
+    old one whose key gave way has its old radius, and the way from that key to the next.)
+
+    Parameters
+    ----------
+    vectors
+        returns the vectors of a patch in the ``n`` new pictures, float32 ``[n * V, C]``.
+    more
+        per patch, how many keys it gets on top of those it has.
+    first
+        number of the first new picture; the others follow.
+    sampling
+        as in :class:`fapm.Config`.
+    """
+    cells = cells_by_patch(bank.height, bank.width, bank.grid)
+    held: list[int] = np.diff(bank.offsets).tolist()
+    starts: list[int] = bank.offsets[:-1].tolist()
+
+    def candidates(patch: int) -> Tensor:  # [k + n V, C]
+        old = bank.keys[starts[patch] : starts[patch] + held[patch]]
+        return torch.cat([torch.from_numpy(old), vectors(patch)])
+
+    coresets = [
+        coreset.GreedyCoreset(partial(candidates, patch), given=0 if replace else count)
+        for patch, count in enumerate(held)
+    ]
+    if sampling == "equal-radius":
+        indices = _share_out(coresets, held, sum(held) + sum(more), cells, first, replace)
+    else:
+        for chosen, count, extra in zip(coresets, held, more, strict=True):
+            chosen.extend(count + extra)
+        indices = [c.indices for c in coresets]
+
+    keys, pictures, numbers, radii = [], [], [], []
+    for patch, order in enumerate(map(np.array, indices)):
+        among, count = candidates(patch), held[patch]
+        keys.append(among[torch.from_numpy(order)])
+        old = slice(starts[patch], starts[patch] + count)
+        width, fresh = len(cells[patch]), np.arange(len(among) - count)
+        pictures.append(np.concatenate([bank.pictures[old], first + fresh // width])[order])
+        numbers.append(np.concatenate([bank.cells[old], cells[patch][fresh % width]])[order])
+        radii.append(_bound(among, keys[-1], count, float(bank.radii[patch])))
+    return MemoryBank(
+        keys=torch.cat(keys).numpy(),
+        offsets=np.cumsum([0, *map(len, indices)]),
+        pictures=np.concatenate(pictures),
+        cells=np.concatenate(numbers),
+        radii=np.array(radii, np.float32),
+        unit=bank.unit,
+        height=bank.height,
+        width=bank.width,
+        grid=bank.grid,
+    )
+
+
+def _share_out(
+    coresets: Sequence[coreset.GreedyCoreset],
+    held: Sequence[int],
+    budget: int,
+    cells: Sequence[NDArray[np.int64]],
+    first: int,
+    replace: bool,
+) -> list[list[int]]:
+    """Equal-radius sampling of ``budget`` keys; the bounds are those of a fit on all pictures."""
+    counts, limits = [], []
+    least = min(coreset.MIN_KEYS, budget // len(coresets))
+    for chosen, count, own in zip(coresets, held, cells, strict=True):
+        chosen.extend(least if replace else count)
+        counts.append(min(least if replace else count, len(chosen.indices)))
+        all_vectors = first * len(own) + chosen.size - count
+        share = coreset.key_count(coreset.MAX_SHARE, all_vectors)
+        limits.append(max(coreset.MIN_KEYS, count, share))
+    return coreset.share_by_radius(coresets, counts, limits, budget)
+
+
+def _bound(among: Tensor, keys: Tensor, old: int, radius: float) -> float:
+    """Most that any vector may be away from ``keys``; the first ``old`` ones had ``radius``."""
+    distances = pairwise_squared(among, keys).amin(dim=1).sqrt()  # [k + n V]
+    gone = radius + float(distances[:old].max())
+    return max(gone, float(distances[old:].max())) if len(distances) > old else gone

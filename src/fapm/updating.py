@@ -1,0 +1,231 @@
+"""Update: new normal pictures into a fitted detector, without the old ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fapm import images
+from fapm.calibration import Calibration, calibrate
+from fapm.encoding import encode
+from fapm.engines import Runtime, open_encoder
+from fapm.fitted import Change, Fitted
+from fapm.fitting import layer_budgets, one_thread, score_pictures
+from fapm.forgetting import finite_or_none, key_total, refuse_region
+from fapm.frames import Picture, picture_names
+from fapm.graph import Search
+from fapm.memory.bank import MemoryBank
+from fapm.memory.extend import extend_bank
+from fapm.memory.probe import score_factors
+from fapm.pipeline import Progress
+from fapm.spool import Spool
+
+# A picture with more than this share of its map above the threshold is probably of something else.
+FOREIGN = 0.5
+# New pictures that alarm more often than chance explains at this level were chosen for it.
+_CHANCE = 0.05
+_NAMED = 5  # pictures that a warning names
+
+
+def update(
+    fitted: Fitted,
+    pictures: Sequence[Picture],
+    runtime: Runtime,
+    *,
+    when: str | None = None,
+    max_pixels: int = images.MAX_PIXELS,
+    progress: Progress = lambda stage, done, total: None,
+) -> Fitted:
+    """Memorise more normal pictures and derive the thresholds anew.
+
+    The memory grows as a fit on all pictures would have made it, up to the config's budget; then
+    keys that lie closest to others give way. The new pictures get leave-one-out scores; those of
+    the old ones are lowered by what their keys show (:mod:`fapm.memory.probe`), never raised. New
+    pictures that are still above the threshold with their own keys left out, and more of them than
+    the false-positive rate explains, were chosen because they alarm: they are memorised, but are no
+    sample to set thresholds by.
+
+    Raises
+    ------
+    ImageError
+        No picture could be read. Single unreadable ones are left out, and listed in ``skipped``.
+    EngineError
+        The engine is not installed, or cannot run what was fitted.
+    DatasetError
+        The detector has a region of interest.
+    """
+    refuse_region(fitted, "update")
+    config, old = fitted.config, len(fitted.pictures)
+    names = _free_names(pictures, fitted.pictures)
+    runner = open_encoder(fitted.encoder, runtime)
+    with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
+        frames, failures = encode(
+            pictures,
+            names,
+            config,
+            fitted.encoder.spec.interpolation,
+            runner,
+            spool,
+            max_pixels=max_pixels,
+            progress=progress,
+        )
+        level = fitted.calibration.map_threshold
+        before, shares = score_pictures(
+            Search(config, fitted.banks),
+            spool,
+            measure=lambda maps: (maps > level).double().mean(dim=(1, 2)),
+        )
+        banks = []
+        more, full = _room(fitted, len(frames))
+        for layer, bank in enumerate(fitted.banks):
+            progress("memorise", layer, len(fitted.banks))
+            with one_thread():
+                bank = extend_bank(
+                    bank,
+                    partial(spool.patch_vectors, layer),
+                    more[layer],
+                    first=old,
+                    sampling=config.sampling,
+                    replace=full,
+                )
+            banks.append(bank)
+        progress("memorise", len(banks), len(banks))
+        scores, maxima = score_pictures(
+            Search(config, banks),
+            spool,
+            own=range(old, old + len(frames)),
+            progress=progress,
+        )
+    added = tuple(frame.name for frame in frames)
+    owners = {p for bank in banks for p in bank.pictures.tolist()}
+    thumbnails = {
+        **fitted.thumbnails,
+        **{old + i: f.thumbnail for i, f in enumerate(frames) if f.thumbnail is not None},
+    }
+    calibration = _recalibrate(fitted, banks, scores, maxima)
+    change = Change(
+        action="update",
+        pictures=added,
+        keys=(key_total(fitted.banks), key_total(banks)),
+        threshold=(
+            finite_or_none(fitted.calibration.threshold),
+            finite_or_none(calibration.threshold),
+        ),
+        when=when,
+        warnings=_warnings(added, before, shares, fitted.calibration),
+    )
+    return replace(
+        fitted,
+        banks=tuple(banks),
+        calibration=calibration,
+        pictures=fitted.pictures + added,
+        thumbnails={i: jpeg for i, jpeg in sorted(thumbnails.items()) if i in owners},
+        skipped=fitted.skipped + tuple(failures),
+        history=(*fitted.history, change),
+    )
+
+
+def _room(fitted: Fitted, new: int) -> tuple[list[list[int]], bool]:
+    """Keys that ``new`` pictures bring, by layer and patch, and whether that is less than a fit's.
+
+    Then the budget is full, and keys have to give way.
+    """
+
+    def growth(**bounds: None) -> list[list[int]]:
+        config = fitted.config.model_copy(update=bounds)
+        sizes = [(bank.height, bank.width) for bank in fitted.banks]
+        before = layer_budgets(config, sizes, len(fitted.pictures))
+        after = layer_budgets(config, sizes, len(fitted.pictures) + new)
+        return [
+            [b - a for a, b in zip(one.shares, other.shares, strict=True)]
+            for one, other in zip(before, after, strict=True)
+        ]
+
+    more = growth()
+    return more, more != growth(budget_pictures=None, max_keys=None)
+
+
+def _recalibrate(
+    fitted: Fitted,
+    banks: Sequence[MemoryBank],
+    scores: NDArray[np.float64],
+    maxima: NDArray[np.float64],
+) -> Calibration:
+    config, old = fitted.config, fitted.calibration
+    first, aside = len(fitted.pictures), set(old.set_aside)
+    if not len(old.scores):  # one old picture, which is not here to be compared with the new ones
+        known = [scores.max(keepdims=True), maxima.max(keepdims=True)]
+        aside.add(0)
+    else:
+        factors = np.minimum(1, score_factors(
+            fitted.banks, banks, first,
+            radius=config.radius, coarse_upsampling=config.coarse_upsampling,
+        ))  # fmt: skip
+        known = [factors * old.scores, factors * old.map_maxima]
+        alarms = np.flatnonzero(scores > old.threshold)
+        if chance(len(alarms), len(scores), config.false_positive_rate) < _CHANCE:
+            aside |= {first + int(i) for i in alarms}
+    return calibrate(
+        np.concatenate([known[0], scores]),
+        np.concatenate([known[1], maxima]),
+        false_positive_rate=config.false_positive_rate,
+        unsure_rate=config.alert_rate,
+        set_aside=tuple(sorted(aside)),
+    )
+
+
+def chance(alarms: int, count: int, rate: float) -> float:
+    """Probability of at least ``alarms`` among ``count`` pictures that alarm at ``rate`` each."""
+    return 1 - sum(math.comb(count, k) * rate**k * (1 - rate) ** (count - k) for k in range(alarms))
+
+
+def _warnings(
+    names: Sequence[str],
+    scores: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    calibration: Calibration,
+) -> tuple[str, ...]:
+    """What new pictures looked like to the memory without them."""
+    foreign = shares > FOREIGN
+    alarms = (scores > calibration.threshold) & ~foreign
+    said = []
+    if foreign.any():
+        said.append(
+            f"{_named(names, foreign)}: more than half of the picture is far from normal; another "
+            "product, size, camera or light? If it should not be in: fapm forget"
+        )
+    if alarms.any():
+        said.append(
+            f"{_named(names, alarms)}: called a defect before, up to "
+            f"{float(scores[alarms].max()) / calibration.threshold:.2g} times the threshold; "
+            "what looks like it will pass from now on"
+        )
+    return tuple(said)
+
+
+def _named(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
+    found = [name for name, named in zip(names, chosen, strict=True) if named]
+    rest = len(found) - _NAMED
+    return ", ".join(found[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _free_names(pictures: Sequence[Picture], taken: Sequence[str]) -> list[str]:
+    """Names as at fit; one that is there already gets its folder in front, or a number behind."""
+    used, names = set(taken), []
+    for picture, name in zip(pictures, picture_names(pictures), strict=True):
+        if isinstance(picture, (str, Path)) and name in used:
+            name = f"{Path(picture).absolute().parent.name}/{Path(picture).name}"
+        number, stem = 1, name
+        while name in used:
+            number += 1
+            name = f"{stem} ({number})"
+        used.add(name)
+        names.append(name)
+    return names
