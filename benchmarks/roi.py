@@ -54,8 +54,10 @@ def latency(config: Config, share: float, rounds: int) -> None:
     for _ in range(rounds):
         for one in (alone, *stages.values()):
             one.turn()
-    print(f"{config.encoder}, {config.precision}, {size} px, {PICTURES} pictures; a region of "
-          f"{100 * roi.mean():.0f} % of the frame; encoder alone {alone.median:.2f} ms\n")  # fmt: skip
+    print(
+        f"{config.encoder}, {config.precision}, {size} px, {PICTURES} pictures, a region of "
+        f"{100 * roi.mean():.0f} % of the frame; encoder alone {alone.median:.2f} ms\n"
+    )
     print("| region | keys | whole graph ms | behind the encoder ms |")
     print("|---|---|---|---|")
     for name, one in stages.items():
