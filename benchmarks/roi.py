@@ -55,7 +55,7 @@ def latency(config: Config, share: float, rounds: int) -> None:
         for one in (alone, *stages.values()):
             one.turn()
     print(
-        f"{config.encoder}, {config.precision}, {size} px, {PICTURES} pictures; a region of "
+        f"{config.encoder}, {config.precision}, {size} px, {PICTURES} pictures, a region of "
         f"{100 * roi.mean():.0f} % of the frame; encoder alone {alone.median:.2f} ms\n"
     )
     print("| region | keys | whole graph ms | behind the encoder ms |")

@@ -175,7 +175,7 @@ class Memory:
     unit: float
     rows: int
     columns: int
-    inside: NDArray[np.bool_]  # [H, W], cells that are inspected
+    inside: NDArray[np.bool_] | None = None  # [H, W], cells that are inspected; None: all
 
 
 def memorise(
@@ -287,7 +287,7 @@ def nearest_distances(
         for y in range(height):
             for x in range(width):
                 found = []
-                if not memory.inside[y, x]:
+                if memory.inside is not None and not memory.inside[y, x]:
                     continue
                 for p in searched_patches(memory, memory.numbers[y, x], radius):
                     for k, key in enumerate(memory.keys[p]):

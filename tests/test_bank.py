@@ -259,6 +259,40 @@ def test_budgets_are_never_exceeded_and_leave_no_patch_without_a_key(
         assert all(a <= b for a, b in zip(layer.shares, unbound.shares, strict=True))
 
 
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    grid=st.integers(1, 8),
+    pictures=st.integers(1, 400),
+    ratio=st.sampled_from([0.001, 0.1, 1.0]),
+    spare=st.integers(0, 500),
+)
+def test_patches_without_inspected_cells_get_no_keys_and_the_others_all(
+    seed: int, grid: int, pictures: int, ratio: float, spare: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = [(12, 9), (6, 5)]
+    inside = [rng.random(h * w) < 0.2 for h, w in sizes]
+    for mask in inside:
+        mask[rng.integers(len(mask))] = True
+    free = budgets(sizes, pictures, grid=grid, ratio=ratio, inside=inside)
+    counted = [
+        [len(cells) for cells in cells_by_patch(*size, grid, mask)]
+        for size, mask in zip(sizes, inside, strict=True)
+    ]
+    for layer, cells in zip(free, counted, strict=True):
+        shares = [reference.share(ratio, pictures * n) for n in cells]
+        assert list(layer.shares) == shares
+    patches = sum(n > 0 for cells in counted for n in cells)
+    bound = budgets(
+        sizes, pictures, grid=grid, ratio=ratio, max_keys=patches + spare, inside=inside
+    )
+    plain = sum(sum(budget.shares) for budget in free)
+    assert sum(sum(budget.shares) for budget in bound) == min(patches + spare, plain)
+    for layer, cells in zip(bound, counted, strict=True):
+        assert [share > 0 for share in layer.shares] == [n > 0 for n in cells]
+
+
 def test_fewer_keys_than_patches_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^max_keys: 97 is too few for 98 patches in 2 layers"):
         budgets([(28, 28), (14, 14)], 10, grid=7, ratio=0.1, max_keys=97)

@@ -22,7 +22,7 @@ import fapm.images
 import parts
 import reference
 from conftest import Command, Refusal
-from fapm import Detector, fitting
+from fapm import Detector, fitting, spool
 from fapm.archive import read_archive, write_archive
 from fapm.bundle import save
 from fapm.calibration import calibrate
@@ -563,6 +563,9 @@ def test_from_fit_to_overlay(run: Command, washers: Path, tmp_path: Path) -> Non
         for model in (here, there)
         for line in run("inspect", holes / "000.png", "--model", model).out.splitlines()
     ]
+    report = ("--report", tmp_path / "report")
+    assert run("inspect", holes, "--model", here, *report).code == 0
+    assert "of the frame" in (tmp_path / "report" / "report.html").read_text()
     narrowed = run("inspect", holes / "000.png", "--model", there, "--roi", tmp_path / "away.png")
     assert scores[0] > scores[1] > float(narrowed.out.split()[1])
 
@@ -675,3 +678,12 @@ def test_arrays_that_are_no_mask(detector: Detector, mask: Any) -> None:
 def test_auto_is_for_fits(refusal: Refusal, washers: Path, model: Path) -> None:
     line = refusal("evaluate", washers, "--model", model, "--roi", "auto")
     assert line.startswith("--roi auto: is learned at fit")
+
+
+def test_features_in_a_file_give_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to float16: of many pictures, only inspected cells are written and read."""
+    held = Detector(CONFIG).fit(good_pictures(), roi=blob())
+    monkeypatch.setattr(spool, "MEMORY_LIMIT", 0)
+    filed = Detector(CONFIG).fit(good_pictures(), roi=blob())
+    assert filed.threshold_ == pytest.approx(held.threshold_, rel=0.02)
+    assert filed.score(defective(1)) == pytest.approx(held.score(defective(1)), rel=0.02)

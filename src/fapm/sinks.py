@@ -18,7 +18,7 @@ from fapm import images
 from fapm.calibration import Verdict
 from fapm.files import make_directory, replaced_when_complete
 from fapm.prediction import Failure, Prediction
-from fapm.reports.heatmap import overlay
+from fapm.reports.heatmap import draw_inspected, overlay
 
 if TYPE_CHECKING:
     from fapm.detector import Detector
@@ -130,7 +130,9 @@ def overlays(directory: Path, max_pixels: int) -> Iterator[Sink]:
             return
         source = Path(result.source)
         picture = images.read_image(source, max_pixels)
-        painted = overlay(picture, result.anomaly_map, result.map_threshold, result.inspected)
+        if result.inspected is not None:
+            picture = draw_inspected(picture, result.inspected)
+        painted = overlay(picture, result.anomaly_map, result.map_threshold)
         name = _free_name(source, taken)
         with replaced_when_complete(directory / name) as file:
             file.write(images.encode_png(painted))

@@ -99,6 +99,7 @@ def save_report(
         "encoder": f"{config.encoder}, {config.input_size} px",
         "memory": f"{sum(len(b.keys) for b in detector.fitted_.banks):,} keys from "
         f"{console.pictures(len(detector.fitted_.pictures), 'good ')}, sampling {config.sampling}",
+        **_inspected(detector),
         "false-positive rate": f"{100 * config.false_positive_rate:g} % asked for",
     }
     page = folder / "report.html"
@@ -106,3 +107,8 @@ def save_report(
         page, compose(title, detector, found, summary=facts, notes=notes, pictures=pictures)
     )
     console.remark(quiet, f"report: {page}")
+
+
+def _inspected(detector: Detector) -> dict[str, str]:
+    roi = detector.fitted_.frame_roi
+    return {} if roi is None else {"inspected": f"{100 * roi.mean():.1f} % of the frame"}

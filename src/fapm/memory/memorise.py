@@ -78,7 +78,9 @@ def budgets(
         )
     most = coreset.share_out(max_keys, [sum(shares) for shares in plain], patches)
     return [
-        Budget(tuple(map(min, shares, coreset.share_out(m, shares, [1] * len(shares)))), m)
+        Budget(
+            tuple(map(min, shares, coreset.share_out(m, shares, [min(1, s) for s in shares]))), m
+        )
         for m, shares in zip(most, plain, strict=True)
     ]
 

@@ -12,7 +12,7 @@ from fapm import images
 from fapm.detector import Detector
 from fapm.evaluation import Evaluation
 from fapm.prediction import Prediction
-from fapm.reports.heatmap import thumbnails
+from fapm.reports.heatmap import draw_inspected, thumbnails
 from fapm.reports.html import Report, ReportItem
 
 
@@ -52,6 +52,8 @@ def compose(
         if number in evaluation.masks and sample.mask is not None:
             mask = images.read_mask(sample.mask, result.height, result.width)
         small, small_map, small_mask = thumbnails(picture, result.anomaly_map, mask)
+        if result.inspected is not None:
+            small = draw_inspected(small, result.inspected)
         comparison = result.comparison
         items.append(
             ReportItem(

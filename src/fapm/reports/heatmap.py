@@ -26,7 +26,7 @@ _STEPS = 512
 _OPACITY = ((0.5, 0.75, 1.0, SATURATION), (0.0, 0.1, 0.6, 0.7))
 
 _CONTOUR = (255, 255, 255)
-_ROI = (150, 190, 150)
+_INSPECTED = (150, 190, 150)
 _TRUTH = (0, 229, 255)  # cyan: the one hue the ramp does not have
 _CELL = (255, 255, 255)
 
@@ -36,10 +36,7 @@ _CROP_EDGE = 128
 
 
 def overlay(
-    image: NDArray[np.uint8],
-    anomaly_map: NDArray[np.float32],
-    threshold: float,
-    inspected: NDArray[np.bool_] | None = None,
+    image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], threshold: float
 ) -> NDArray[np.uint8]:
     """The map painted over its picture, with a contour around what is above the threshold.
 
@@ -53,8 +50,6 @@ def overlay(
         uint8 ``[H, W, 3]``, RGB.
     anomaly_map
         float32 ``[H, W]``, raw.
-    inspected
-        bool ``[H, W]``: gets a light outline.
 
     Returns
     -------
@@ -68,8 +63,6 @@ def overlay(
     step = (share * (_STEPS - 1)).astype(np.intp)  # [H, W]
     painted = image * (1 - _PAINT_OPACITY[step]) + _PAINT[step]
     result = np.asarray(painted.round(), dtype=np.uint8)
-    if inspected is not None:
-        _outline(result, inspected, _ROI)
     if known:
         _outline(result, anomaly_map > threshold, _CONTOUR)
     return result
@@ -87,6 +80,23 @@ def draw_mask_contour(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDAr
     """
     result: NDArray[np.uint8] = image.copy()
     _outline(result, mask, _TRUTH)
+    return result
+
+
+def draw_inspected(image: NDArray[np.uint8], inspected: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The outline of what is inspected as a thin light line, on a copy.
+
+    Parameters
+    ----------
+    image
+        uint8 ``[H, W, 3]``, RGB.
+    inspected
+        bool, of any size.
+    """
+    result: NDArray[np.uint8] = image.copy()
+    size = image.shape[1], image.shape[0]
+    fitting = cv2.resize(inspected.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
+    _outline(result, fitting > 0, _INSPECTED)
     return result
 
 
