@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 
 from fapm import archive
 from fapm._version import __version__
+from fapm.align import FINE, Motion, Template
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.errors import BundleError, FapmError
-from fapm.fitted import EncoderSpec, Fitted, FrozenEncoder, Precision
+from fapm.fitted import Alignment, EncoderSpec, Fitted, FrozenEncoder, Precision
 from fapm.images import Interpolation
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import patch_grid, patch_of_cell
 from fapm.prediction import Failure
 
 _BANK = ("keys", "offsets", "pictures", "cells", "radii")
+_TEMPLATE = ("template.grey", "template.picture", "template.matrices")
 _MEMORY = "memory.safetensors"
 _ENCODER_FILES = {
     "fp32": {"encoder.onnx", "encoder.safetensors"},
@@ -51,6 +53,9 @@ def save(fitted: Fitted, path: Path) -> None:
     for number, bank in enumerate(fitted.banks):
         for name in _BANK:
             memory[f"{number}.{name}"] = np.ascontiguousarray(getattr(bank, name))
+    if found := fitted.alignment:
+        tensors = (found.template.grey, found.template.picture, found.matrices)
+        memory.update(zip(_TEMPLATE, map(np.ascontiguousarray, tensors), strict=True))
     parts = {
         **fitted.encoder.files,
         _MEMORY: safetensors.numpy.save(memory),
@@ -107,6 +112,12 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
             }
             for bank in fitted.banks
         ],
+        "alignment": fitted.alignment
+        and {
+            "motion": fitted.alignment.template.motion,
+            "usual": fitted.alignment.template.usual,
+            "floor": fitted.alignment.template.floor,
+        },
         "calibration": {
             "threshold": _number(calibration.threshold),
             "unsure_threshold": _number(calibration.unsure_threshold),
@@ -163,8 +174,10 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     banks = tuple(
         _bank(n, layer, memory, config.grid, config.input_size) for n, layer in enumerate(layers)
     )
+    described, expected = manifest["alignment"], {"scores"}
+    expected |= {f"{n}.{t}" for n in range(len(layers)) for t in _BANK}
     _require(
-        memory.keys() == {"scores", *(f"{n}.{t}" for n in range(len(layers)) for t in _BANK)},
+        memory.keys() == (expected if described is None else {*expected, *_TEMPLATE}),
         "its memory has tensors that nobody refers to",
     )
     for bank in banks:
@@ -182,6 +195,7 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         thumbnails={thumbnails[name]: parts[name] for name in thumbnails if name in parts},
         skipped=tuple(_failure(failure) for failure in manifest["skipped"]),
         remarks=_texts(manifest["remarks"]),
+        alignment=_alignment(described, memory, config, len(pictures)),
     )
 
 
@@ -251,6 +265,39 @@ def _calibration(levels: Mapping[str, Any], scores: NDArray[Any], pictures: int)
         "its thresholds contradict its scores",
     )
     return Calibration(scores, threshold, unsure, cells, bool(levels["extrapolated"]))
+
+
+def _alignment(
+    described: Mapping[str, Any] | None,
+    memory: Mapping[str, NDArray[Any]],
+    config: Config,
+    pictures: int,
+) -> Alignment | None:
+    if described is None:
+        _require(config.align in ("none", "auto"), "it lacks the template its config speaks of")
+        return None
+    motion, usual, floor = (described[name] for name in ("motion", "usual", "floor"))
+    _require(
+        motion in get_args(Motion)
+        and config.align in ("auto", motion)
+        and all(isinstance(level, float) and -1 <= level <= 1.001 for level in (usual, floor)),
+        "its alignment contradicts its config",
+    )
+    grey, picture, matrices = (memory[name] for name in _TEMPLATE)
+    size = config.input_size
+    _require(
+        grey.dtype == np.float32
+        and picture.dtype == np.uint8
+        and matrices.dtype == np.float64
+        and grey.shape == (FINE, FINE)
+        and picture.shape == (size, size, 3)
+        and matrices.shape == (pictures, 2, 3)
+        and bool(np.isfinite(grey).all())
+        and float(np.abs(grey).max()) <= 256
+        and bool((np.abs(matrices) <= 10 * size).all()),
+        "its template contradicts itself",
+    )
+    return Alignment(Template(motion, grey, picture, usual, floor), matrices)
 
 
 def _failure(described: Any) -> Failure:

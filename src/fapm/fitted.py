@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fapm.align import Template
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.images import Interpolation
@@ -64,6 +68,20 @@ class FrozenEncoder:
 
 
 @dataclass(frozen=True)
+class Alignment:
+    """What frames are registered to, and where the training pictures lay.
+
+    Attributes
+    ----------
+    matrices
+        float64 ``[N, 2, 3]``, :attr:`fapm.align.Registration.matrix` of each training picture.
+    """
+
+    template: Template
+    matrices: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Fitted:
     """Everything a detector knows after fit.
 
@@ -77,6 +95,8 @@ class Fitted:
         training pictures that could not be read.
     remarks
         what the fit decided on its own, one sentence each.
+    alignment
+        None where frames are taken as they come.
     """
 
     config: Config
@@ -87,3 +107,4 @@ class Fitted:
     thumbnails: dict[int, bytes]
     skipped: tuple[Failure, ...]
     remarks: tuple[str, ...] = ()
+    alignment: Alignment | None = None

@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from fapm import images
+from fapm.align import Aligner
+from fapm.alignment import choose_template
 from fapm.calibration import calibrate
 from fapm.config import Config
 from fapm.cost import expected_cost
 from fapm.encoders import Encoder
 from fapm.engines import Runtime, open_encoder
 from fapm.errors import ImageError
-from fapm.fitted import Fitted
+from fapm.fitted import Alignment, Fitted
 from fapm.frames import Frame, Picture, picture_names, read_frame
 from fapm.graph import Search, aggregate
 from fapm.memory.memorise import Budget, budgets, build_bank
@@ -84,6 +86,7 @@ def fit(
             max_pixels=max_pixels,
             name=f"array {number}",
             thumbnail=config.thumbnails,
+            aligner=aligner,
         )
 
     def usable() -> Iterator[Frame]:
@@ -101,7 +104,11 @@ def fit(
         numbered = list(enumerate(pictures))[::step]
         return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
 
+    aligner: Aligner | None = None
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
+    template, found = choose_template(sample, config, frozen, runtime)
+    if template is not None:
+        aligner = Aligner(template)
     runner = open_encoder(frozen, runtime)
     started = time.perf_counter()
     with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
@@ -163,7 +170,13 @@ def fit(
             if frame.thumbnail is not None and i in owners
         },
         skipped=tuple(left_out),
-        remarks=(reason,) if reason else (),
+        remarks=tuple(filter(None, (reason, found))),
+        alignment=None
+        if template is None
+        else Alignment(
+            template,
+            np.stack([f.registration.matrix for f in frames if f.registration is not None]),
+        ),
     )
 
 

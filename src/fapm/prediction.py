@@ -103,6 +103,9 @@ class Prediction:
         of the picture, in pixels.
     comparison
         what the worst cell was compared with.
+    reason
+        why the verdict is ``unsure`` whatever the score: the part was not found in the picture, or
+        too little of it; None otherwise.
     """
 
     source: str
@@ -117,6 +120,7 @@ class Prediction:
     resize: int
     crop: int | None
     comparison: Comparison
+    reason: str | None = None
 
     @property
     def anomaly_map(self) -> NDArray[np.float32]:
