@@ -109,7 +109,7 @@ class Aligner:
             turns = _ANGLES if motion != "shift" else range(1)
             sizes = _SCALES if motion == "similarity" else (1.0,)
             poses = [
-                cv2.getRotationMatrix2D((centre, centre), angle, scale)
+                np.asarray(cv2.getRotationMatrix2D((centre, centre), angle, scale), np.float64)
                 for scale in sizes
                 for angle in turns
             ]
@@ -121,6 +121,8 @@ class Aligner:
 
     def register_grey(self, grey: Grey, edge: int) -> Registration:
         """:meth:`register` for what :func:`shrink` makes of a frame of that edge."""
+        # A bright defect must not outweigh the part.
+        grey = grey.clip(self._fine.min(), self._fine.max())
         small = _shrink(grey)
         spectrum = _phases(small, self._window)
         matrix, freest, rough = _IDENTITY, None, correlation(self._coarse, small)
@@ -139,6 +141,8 @@ class Aligner:
         matrix, reached = _refine(
             self._fine, grey, _scaled(matrix, FINE / COARSE), freest, _FINE_STEPS
         )
+        if reached < 0:  # lost again
+            return Registration(_IDENTITY, correlation(self._fine, grey), 1.0)
         matrix = _scaled(matrix, edge / FINE)
         return Registration(matrix, reached, _covered(matrix, edge))
 
