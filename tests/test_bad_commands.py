@@ -207,3 +207,15 @@ def _read_until(terminal: int, word: bytes | None) -> bytes:
             break
         said += data
     return said
+
+
+def test_aligning_is_refused_where_frames_are_not_registered(
+    refusal: Refusal, washers: Path, tmp_path: Path
+) -> None:
+    good = washers / "train" / "good"
+    assert refusal("audit", good, "--align", "rigid").startswith("align: audit")
+    assert refusal("compare", washers, "--align", "rigid").startswith("align: every method")
+    model = tmp_path / "aligned.fapm"
+    fapm.fit(good, resize=64, align="shift").save(model)
+    assert refusal("export", model, tmp_path / "out").startswith("align: other programs")
+    assert not (tmp_path / "out").exists()

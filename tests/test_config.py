@@ -29,6 +29,8 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("crop", 31),
     ("crop", 4097),
     ("crop", "centre"),
+    ("align", "affine"),
+    ("align", None),
     ("grid", 0),
     ("grid", 65),
     ("grid", 3.5),

@@ -82,6 +82,8 @@ class Fapm(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
         object.__setattr__(self, "config", Config.create(preset, **overrides))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.config: Config
+        if self.config.align != "none":
+            raise ConfigError("align: a graph in anomalib does not register frames; leave it out")
         self.model = Memory()
         self._pictures: list[tuple[str, NDArray[np.uint8]]] = []
 

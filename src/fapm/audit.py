@@ -14,7 +14,7 @@ from fapm.config import Config
 from fapm.encoders import create_encoder
 from fapm.encoding import encode
 from fapm.engines import Runtime, open_encoder
-from fapm.errors import DatasetError
+from fapm.errors import ConfigError, DatasetError
 from fapm.frames import Frame, Picture, picture_names
 from fapm.memory.geometry import smoothing_matrix
 from fapm.memory.outliers import STAND_OUT, Outliers, find_outliers, tail_level
@@ -92,6 +92,8 @@ def audit(
     ------
     DatasetError
         Fewer than :data:`FEWEST` pictures.
+    ConfigError
+        Pictures are to be aligned.
     FapmError
         As :func:`fapm.fit`.
     """
@@ -99,6 +101,8 @@ def audit(
         raise DatasetError(
             f"audit: {len(pictures)} pictures do not show what is usual; {FEWEST} or more do"
         )
+    if config.align != "none":
+        raise ConfigError("align: audit compares pictures as they are; leave it out")
     names = picture_names(pictures)
     encoder, _ = choose_encoder(
         create_encoder(config), config.model_copy(update={"precision": "fp32"}), runtime, list

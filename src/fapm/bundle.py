@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from fapm import archive
 from fapm._version import __version__
+from fapm.align import FINE, Motion, Template
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.errors import BundleError, FapmError
-from fapm.fitted import Change, EncoderSpec, Fitted, FrozenEncoder, Precision, Roi
+from fapm.fitted import Alignment, Change, EncoderSpec, Fitted, FrozenEncoder, Precision, Roi
 from fapm.images import Interpolation
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch, patch_grid, patch_of_cell
@@ -28,6 +29,7 @@ from fapm.prediction import Failure
 from fapm.roi import inspected_cells
 
 _BANK = ("keys", "offsets", "pictures", "cells", "radii")
+_TEMPLATE = ("template.grey", "template.picture", "template.matrices")
 _MEMORY = "memory.safetensors"
 _ENCODER_FILES = {
     "fp32": {"encoder.onnx", "encoder.safetensors"},
@@ -57,6 +59,9 @@ def save(fitted: Fitted, path: Path) -> None:
             memory[f"{number}.{name}"] = np.ascontiguousarray(getattr(bank, name))
     if fitted.roi is not None:
         memory["roi"] = fitted.roi.inside
+    if found := fitted.alignment:
+        tensors = (found.template.grey, found.template.picture, found.matrices)
+        memory.update(zip(_TEMPLATE, map(np.ascontiguousarray, tensors), strict=True))
     parts = {
         **fitted.encoder.files,
         _MEMORY: safetensors.numpy.save(memory),
@@ -113,6 +118,12 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
             }
             for bank in fitted.banks
         ],
+        "alignment": fitted.alignment
+        and {
+            "motion": fitted.alignment.template.motion,
+            "usual": fitted.alignment.template.usual,
+            "floor": fitted.alignment.template.floor,
+        },
         "calibration": {
             "threshold": _number(calibration.threshold),
             "unsure_threshold": _number(calibration.unsure_threshold),
@@ -181,9 +192,12 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         _bank(n, layer, memory, config.grid, config.input_size, cells)
         for n, (layer, cells) in enumerate(zip(layers, inside, strict=True))
     )
-    tensors = {f"{n}.{t}" for n in range(len(layers)) for t in _BANK}
+    described = manifest["alignment"]
+    expected = {"scores", "map_maxima", *(f"{n}.{t}" for n in range(len(layers)) for t in _BANK)}
+    expected |= {"roi"} if roi else set()
+    expected |= set(_TEMPLATE) if described is not None else set()
     _require(
-        memory.keys() == {"scores", "map_maxima", *tensors, *(["roi"] if roi else [])},
+        memory.keys() == expected,
         "its memory has tensors that nobody refers to",
     )
     for bank in banks:
@@ -203,6 +217,7 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         remarks=_texts(manifest["remarks"]),
         roi=roi,
         history=tuple(map(_change, manifest["history"])),
+        alignment=_alignment(described, memory, config, len(pictures)),
     )
 
 
@@ -306,6 +321,39 @@ def _calibration(
     return Calibration(
         scores, threshold, unsure, cells, bool(levels["extrapolated"]), maxima, tuple(aside)
     )
+
+
+def _alignment(
+    described: Mapping[str, Any] | None,
+    memory: Mapping[str, NDArray[Any]],
+    config: Config,
+    pictures: int,
+) -> Alignment | None:
+    if described is None:
+        _require(config.align in ("none", "auto"), "it lacks the template its config speaks of")
+        return None
+    motion, usual, floor = (described[name] for name in ("motion", "usual", "floor"))
+    _require(
+        motion in get_args(Motion)
+        and config.align in ("auto", motion)
+        and all(isinstance(level, float) and -1 <= level <= 1.001 for level in (usual, floor)),
+        "its alignment contradicts its config",
+    )
+    grey, picture, matrices = (memory[name] for name in _TEMPLATE)
+    size = config.input_size
+    _require(
+        grey.dtype == np.float32
+        and picture.dtype == np.uint8
+        and matrices.dtype == np.float64
+        and grey.shape == (FINE, FINE)
+        and picture.shape == (size, size, 3)
+        and matrices.shape == (pictures, 2, 3)
+        and bool(np.isfinite(grey).all())
+        and float(np.abs(grey).max()) <= 256
+        and bool((np.abs(matrices) <= 10 * size).all()),
+        "its template contradicts itself",
+    )
+    return Alignment(Template(motion, grey, picture, usual, floor), matrices)
 
 
 def _failure(described: Any) -> Failure:

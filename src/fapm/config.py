@@ -11,6 +11,7 @@ from fapm.errors import ConfigError
 Sampling = Literal["none", "near-far", "equal-radius"]
 DistanceUnit = Literal["median-radius", "one"]
 CoarseUpsampling = Literal["nearest", "row-order"]
+Align = Literal["none", "shift", "rigid", "similarity", "auto"]
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
@@ -59,6 +60,11 @@ class Config(BaseModel):
         ge=32,
         le=4096,
         description="edge of a centre crop after the resize; it blinds the border",
+    )
+    align: Align = Field(
+        "none",
+        description="how parts may lie in a frame: each is registered to a template of the good "
+        "ones first; auto: the freest of these that costs nothing on the good pictures",
     )
     grid: int = Field(
         7,

@@ -52,7 +52,8 @@ def print_result(result: Prediction | Failure) -> None:
     if isinstance(result, Failure):
         print(f"{'failed':<8}{'':>10}  {result.error}")
         return
-    print(f"{result.verdict:<8}{result.score:>10.4g}  {result.source}")
+    reason = f" ({result.reason})" if result.reason else ""
+    print(f"{result.verdict:<8}{result.score:>10.4g}  {result.source}{reason}")
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fapm import bundle, estimator, forgetting, images
+from fapm.align import Aligner, moved_box, restore, unsure_reason
 from fapm.calibration import promises
 from fapm.config import Config
 from fapm.engines import Engine, Runtime, Scored, open_engine, require_precision
@@ -49,6 +50,7 @@ class Detector:
         self.max_pixels = max_pixels
         self._fitted: Fitted | None = None
         self._engine: Engine | None = None
+        self._aligner: Aligner | None = None
 
     @property
     def fitted_(self) -> Fitted:
@@ -68,6 +70,14 @@ class Detector:
         if self._engine is None:
             self._engine = open_engine(self.fitted_, self.runtime)
         return self._engine
+
+    @property
+    def aligner_(self) -> Aligner | None:
+        """What registers frames; None where they are taken as they come."""
+        alignment = self.fitted_.alignment
+        if self._aligner is None and alignment is not None:
+            self._aligner = Aligner(alignment.template)
+        return self._aligner
 
     @property
     def notes_(self) -> list[str]:
@@ -140,7 +150,7 @@ class Detector:
             progress=progress,
             remark=remark,
         )
-        self._fitted, self._engine = fitted, None
+        self._fitted, self._engine, self._aligner = fitted, None, None
         return self
 
     def restrict(self, roi: Region | None = None, ignore: Region | None = None) -> Detector:
@@ -284,6 +294,8 @@ class Detector:
         engine = self.engine_
         interpolation, roi = self.fitted_.encoder.spec.interpolation, self.fitted_.roi
 
+        aligner = self.aligner_
+
         def read(numbered: tuple[int, Picture]) -> Frame | Failure:
             number, picture = numbered
             return read_frame(
@@ -293,6 +305,7 @@ class Detector:
                 max_pixels=self.max_pixels,
                 name=f"array {number}",
                 roi=roi,
+                aligner=aligner,
             )
 
         numbered: Iterable[tuple[int, Picture]] = enumerate(pictures)
@@ -397,7 +410,8 @@ class Detector:
         return np.array([0, 1])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_engine": None}  # it is made again where it is needed
+        # Made again where they are needed.
+        return {**self.__dict__, "_engine": None, "_aligner": None}
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._fitted is not None
@@ -413,45 +427,57 @@ class Detector:
         calibration = self.fitted_.calibration
         for i, frame in enumerate(frames):
             score = float(scored.scores[i])
+            verdict, frame_map, reason = calibration.verdict(score), scored.maps[i], None
+            inspected = self.fitted_.frame_roi
+            if frame.registration is not None and self.aligner_ is not None:
+                frame_map = restore(frame_map, frame.registration)
+                if inspected is not None:  # it moves with the part
+                    inspected = restore(inspected.astype(np.float32), frame.registration) >= 0.5
+                reason = unsure_reason(self.aligner_.template, frame.registration, verdict)
             yield Prediction(
                 source=frame.name,
                 score=score,
                 percentile=calibration.percentile(score),
-                verdict=calibration.verdict(score),
+                verdict="unsure" if reason else verdict,
                 threshold=calibration.threshold,
                 map_threshold=calibration.map_threshold,
-                frame_map=scored.maps[i],
+                frame_map=frame_map,
                 height=frame.height,
                 width=frame.width,
                 resize=self.config.resize,
                 crop=self.config.crop,
-                comparison=self._comparison(scored, i),
-                roi=self.fitted_.frame_roi,
+                comparison=self._comparison(scored, i, frame),
+                roi=inspected,
+                reason=reason,
             )
 
-    def _comparison(self, scored: Scored, row: int) -> Comparison:
+    def _comparison(self, scored: Scored, row: int, frame: Frame) -> Comparison:
         fitted = self.fitted_
         layer = int(scored.distances[row].argmax())
         bank, key = fitted.banks[layer], int(scored.keys[row, layer])
         picture = int(bank.pictures[key])
         finest = max(fitted.banks, key=lambda b: b.height * b.width)
+        here = frame.registration.matrix if frame.registration else None
+        there = fitted.alignment.matrices[picture] if fitted.alignment else None
         return Comparison(
             picture=fitted.pictures[picture],
             distance=float(scored.distances[row, layer]),
             layer=fitted.encoder.spec.layers[layer] if fitted.config.layer_wise else "all",
-            here=self._box(int(scored.cells[row]), finest.height, finest.width),
-            there=self._box(int(bank.cells[key]), bank.height, bank.width),
+            here=self._box(int(scored.cells[row]), finest.height, finest.width, here),
+            there=self._box(int(bank.cells[key]), bank.height, bank.width, there),
             thumbnail=fitted.thumbnails.get(picture),
         )
 
-    def _box(self, cell: int, height: int, width: int) -> Box:
-        """A cell's place in the whole picture, a centre crop taken into account."""
+    def _box(self, cell: int, height: int, width: int, matrix: NDArray[np.float64] | None) -> Box:
+        """A cell's place in the whole picture, centre crop and registration taken into account."""
         seen = self.config.input_size / self.config.resize
         margin = (1 - seen) / 2
         y, x = divmod(cell, width)
-        return Box(
-            margin + seen * x / width, margin + seen * y / height, seen / width, seen / height
-        )
+        box = (x / width, y / height, 1 / width, 1 / height)
+        if matrix is not None:
+            box = moved_box(box, matrix, self.config.input_size)
+        left, top, wide, high = (seen * side for side in box)
+        return Box(margin + left, margin + top, wide, high)
 
     @staticmethod
     def _sure(result: Prediction | Failure) -> Prediction:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fapm.align import Aligner
 from fapm.config import Config
 from fapm.engines import EncoderRunner
 from fapm.errors import ImageError
@@ -30,6 +31,7 @@ def encode(
     runner: EncoderRunner,
     spool: Spool,
     *,
+    aligner: Aligner | None = None,
     max_pixels: int,
     progress: Progress,
 ) -> tuple[list[Frame], list[Failure]]:
@@ -52,6 +54,7 @@ def encode(
             max_pixels=max_pixels,
             name=names[number],
             thumbnail=config.thumbnails,
+            aligner=aligner,
         )
 
     def usable() -> Iterator[Frame]:

@@ -49,7 +49,8 @@ def export(
     ConfigError
         Unknown ``kind``.
     EngineError
-        The precision cannot be written in this format, or its runtime is not installed.
+        The precision cannot be written in this format, its runtime is not installed, or frames are
+        registered before they are scored.
     OutputError
         ``folder`` cannot be written, or what was written scores otherwise.
     """
@@ -60,6 +61,11 @@ def export(
         raise EngineError(
             f"precision: a bundle fitted with {fitted.encoder.precision} cannot be exported to "
             f"{kind}; fit again with --precision {'fp32' if kind == 'onnx' else 'fp32 or int8'}"
+        )
+    if fitted.alignment is not None:
+        raise EngineError(
+            "align: other programs would have to register each frame first; fit again with "
+            "--align none"
         )
     make_directory(folder)
     expected = detector.engine_.run(frames).scores

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fapm.align import Template
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.images import Interpolation
@@ -110,6 +111,20 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Alignment:
+    """What frames are registered to, and where the training pictures lay.
+
+    Attributes
+    ----------
+    matrices
+        float64 ``[N, 2, 3]``, :attr:`fapm.align.Registration.matrix` of each training picture.
+    """
+
+    template: Template
+    matrices: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Fitted:
     """Everything a detector knows after fit.
 
@@ -127,6 +142,8 @@ class Fitted:
         what is inspected; None: everything. The banks' ``inside`` are its cells.
     history
         what was changed since, oldest first.
+    alignment
+        None where frames are taken as they come.
     """
 
     config: Config
@@ -139,6 +156,7 @@ class Fitted:
     remarks: tuple[str, ...] = ()
     roi: Roi | None = None
     history: tuple[Change, ...] = ()
+    alignment: Alignment | None = None
 
     @property
     def frame_roi(self) -> NDArray[np.bool_] | None:

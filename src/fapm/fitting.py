@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fapm import images
+from fapm.align import Aligner
+from fapm.alignment import choose_template
 from fapm.audit import FEWEST, compare_pictures
 from fapm.augmentation import augmented
 from fapm.calibration import calibrate
@@ -23,7 +25,7 @@ from fapm.encoders import Encoder
 from fapm.encoding import BATCH
 from fapm.engines import Runtime, open_encoder
 from fapm.errors import ConfigError, ImageError
-from fapm.fitted import Fitted
+from fapm.fitted import Alignment, Fitted
 from fapm.foreground import learned_roi
 from fapm.frames import Frame, Picture, picture_names, read_frame
 from fapm.graph import Search, aggregate
@@ -102,6 +104,7 @@ def fit(
             name=f"array {number}",
             thumbnail=config.thumbnails,
             roi=area,
+            aligner=aligner,
         )
 
     def usable() -> Iterator[Frame]:
@@ -121,13 +124,16 @@ def fit(
         numbered = list(enumerate(pictures))[::step]
         return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
 
-    remarks = []
-    if automatic:
-        area, learned = learned_roi(sample(), area)
-        remarks.append(learned)
+    aligner: Aligner | None = None
     rows = 1 + config.copies(len(pictures))  # of each picture: itself and its copies
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
-    if reason:
+    remarks = [reason]
+    template, reason = choose_template(sample, config, frozen, runtime)
+    remarks.append(reason)
+    if template is not None:
+        aligner = Aligner(template)
+    if automatic:
+        area, reason = learned_roi(sample(), area)
         remarks.append(reason)
     inside = inspected_cells(area, frozen.shapes, config)
     runner = open_encoder(frozen, runtime)
@@ -207,8 +213,14 @@ def fit(
             if frame.thumbnail is not None and i in owners
         },
         skipped=tuple(left_out),
-        remarks=tuple(remarks),
+        remarks=tuple(filter(None, remarks)),
         roi=area,
+        alignment=None
+        if template is None
+        else Alignment(
+            template,
+            np.stack([f.registration.matrix for f in frames if f.registration is not None]),
+        ),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm import images
+from fapm.align import Aligner, Registration
 from fapm.config import Config
 from fapm.datasets import list_images, load_dataset
 from fapm.errors import ImageError
@@ -26,13 +27,18 @@ _THUMBNAIL = 160  # pixels of the longer side
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture made ready: RGB uint8 ``[S, S, 3]``, its name, and its size before."""
+    """A picture made ready: RGB uint8 ``[S, S, 3]``, its name, and its size before.
+
+    ``registration`` says where the pixels lay before they were put in the template's place; None
+    without alignment.
+    """
 
     name: str
     pixels: NDArray[np.uint8]
     height: int
     width: int
     thumbnail: bytes | None = None
+    registration: Registration | None = None
 
 
 def read_frame(
@@ -44,11 +50,13 @@ def read_frame(
     name: str = "array",
     thumbnail: bool = False,
     roi: Roi | None = None,
+    aligner: Aligner | None = None,
 ) -> Frame | Failure:
     """Decode and resize one picture; a :class:`Failure` if it cannot be used.
 
     ``name`` is what an array is called; a file is called by its path. One of another shape than
-    ``roi`` was drawn on cannot be used.
+    ``roi`` was drawn on cannot be used. With an ``aligner`` the frame is put in its template's
+    place.
     """
     try:
         if isinstance(picture, (str, Path)):
@@ -61,12 +69,13 @@ def read_frame(
         return Failure(name, str(error))
     if reason := shape_error(roi, (height, width)):
         return Failure(name, f"{name}: {reason}")
+    frame = images.prepare(pixels, config.resize, config.crop, interpolation)
+    registration = None
+    if aligner is not None:
+        registration = aligner.register(frame)
+        frame = aligner.place(frame, registration)
     return Frame(
-        name,
-        images.prepare(pixels, config.resize, config.crop, interpolation),
-        height,
-        width,
-        _thumbnail(pixels) if thumbnail else None,
+        name, frame, height, width, _thumbnail(pixels) if thumbnail else None, registration
     )
 
 

@@ -105,6 +105,9 @@ class Prediction:
         what the worst cell was compared with.
     roi
         what was inspected of the frame, bool ``[S, S]``; None: everything.
+    reason
+        why the verdict is ``unsure`` whatever the score: the part was not found in the picture, or
+        too little of it; None otherwise.
     """
 
     source: str
@@ -120,6 +123,7 @@ class Prediction:
     crop: int | None
     comparison: Comparison
     roi: NDArray[np.bool_] | None = None
+    reason: str | None = None
 
     @property
     def inspected(self) -> NDArray[np.bool_] | None:

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-_COLUMNS = ("source", "verdict", "score", "percentile", "threshold", "regions", "compared_with")
+_COLUMNS = (
+    "source",
+    "verdict",
+    "reason",
+    "score",
+    "percentile",
+    "threshold",
+    "regions",
+    "compared_with",
+)
 
 # Takes results one by one.
 Sink: TypeAlias = "Callable[[Prediction | Failure], None]"
@@ -40,6 +49,7 @@ def record(result: Prediction | Failure) -> dict[str, Any]:
     return {
         "source": result.source,
         "verdict": result.verdict,
+        "reason": result.reason,
         "score": result.score,
         "percentile": finite(result.percentile),
         "threshold": finite(result.threshold),

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fapm import images
+from fapm.align import Aligner
 from fapm.calibration import Calibration, calibrate
 from fapm.encoding import encode
 from fapm.engines import Runtime, open_encoder
@@ -62,7 +63,7 @@ def update(
         The detector has a region of interest.
     """
     refuse_region(fitted, "update")
-    config, old = fitted.config, len(fitted.pictures)
+    config, old, alignment = fitted.config, len(fitted.pictures), fitted.alignment
     names = _free_names(pictures, fitted.pictures)
     runner = open_encoder(fitted.encoder, runtime)
     with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
@@ -73,6 +74,7 @@ def update(
             fitted.encoder.spec.interpolation,
             runner,
             spool,
+            aligner=None if alignment is None else Aligner(alignment.template),
             max_pixels=max_pixels,
             progress=progress,
         )
@@ -129,6 +131,16 @@ def update(
         thumbnails={i: jpeg for i, jpeg in sorted(thumbnails.items()) if i in owners},
         skipped=fitted.skipped + tuple(failures),
         history=(*fitted.history, change),
+        alignment=alignment
+        and replace(
+            alignment,
+            matrices=np.concatenate(
+                [
+                    alignment.matrices,
+                    [f.registration.matrix for f in frames if f.registration is not None],
+                ]
+            ),
+        ),
     )
 
 

@@ -50,6 +50,8 @@ def compare_command(
     All see the same frames through the same encoder, and are measured alike.
     """
     names = parse_methods(methods)
+    if config.align != "none":
+        raise ConfigError("align: every method gets the same frames; leave it out")
     for package in ("torch", "timm"):
         if not installed(package):
             raise EngineError(f"compare: {package} is not installed; type: pip install 'fapm[fit]'")
