@@ -105,7 +105,7 @@ def fit(
         numbered = list(enumerate(pictures))[::step]
         return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
 
-    rows = 1 + config.copies(len(pictures))  # of each picture: itself and its copies
+    rows = 1 + config.augment  # of each picture: itself and its copies
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     runner = open_encoder(frozen, runtime)
     started = time.perf_counter()
