@@ -130,12 +130,12 @@ class Config(BaseModel):
         "faster on OpenVINO; auto: int8 if it keeps the features of the good pictures, else bf16 "
         "or fp32",
     )
-    augment: int | None = Field(
-        None,
+    augment: int = Field(
+        0,
         ge=0,
         le=64,
-        description="copies of each picture at fit, lightly shifted, turned and lit anew; default: "
-        "only of few pictures",
+        description="copies of each picture that a fit memorises too, lightly shifted, turned and "
+        "lit anew: for few pictures",
     )
     robust: bool = Field(
         False, description="pictures that stand out from the others are left out of the fit"
@@ -181,12 +181,6 @@ class Config(BaseModel):
     def alert_rate(self) -> float:
         """Share of good parts allowed to be at least unsure."""
         return self.unsure_rate or min(5 * self.false_positive_rate, 0.5)
-
-    def copies(self, pictures: int) -> int:
-        """How many augmented copies of each of ``pictures`` pictures are memorised."""
-        if self.augment is not None:
-            return self.augment
-        return 0
 
     @classmethod
     def create(cls, preset: str = "fast", **overrides: Any) -> Config:

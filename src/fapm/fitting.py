@@ -125,7 +125,7 @@ def fit(
         return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
 
     aligner: Aligner | None = None
-    rows = 1 + config.copies(len(pictures))  # of each picture: itself and its copies
+    rows = 1 + config.augment  # of each picture: itself and its copies
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     remarks = [reason]
     template, reason = choose_template(sample, config, frozen, runtime)

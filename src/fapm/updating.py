@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,8 +29,8 @@ from fapm.spool import Spool
 
 # A picture with more than this share of its map above the threshold is probably of something else.
 FOREIGN = 0.5
-# New pictures that alarm more often than chance explains at this level were chosen for it.
-_CHANCE = 0.05
+# Where more than this share of the new pictures were called defects, they were chosen for it.
+_CHOSEN = 0.5
 _NAMED = 5  # pictures that a warning names
 
 
@@ -46,12 +45,12 @@ def update(
 ) -> Fitted:
     """Memorise more normal pictures and derive the thresholds anew.
 
-    The memory grows as a fit on all pictures would have made it, up to the config's budget; then
-    keys that lie closest to others give way. The new pictures get leave-one-out scores; those of
-    the old ones are lowered by what their keys show (:mod:`fapm.memory.probe`), never raised. New
-    pictures that are still above the threshold with their own keys left out, and more of them than
-    the false-positive rate explains, were chosen because they alarm: they are memorised, but are no
-    sample to set thresholds by.
+    The memory grows as a fit on all pictures would have made it, up to the config's budget. Then,
+    or where a new picture would still not be good, keys that lie closest to others give way. The
+    new pictures get leave-one-out scores; those of the old ones are lowered by what their keys show
+    (:mod:`fapm.memory.probe`), never raised. Where most of the new pictures were called defects,
+    they were chosen because they alarm: those that without their own keys still would are
+    memorised, but are no sample to set thresholds by.
 
     Raises
     ------
@@ -84,34 +83,34 @@ def update(
             spool,
             measure=lambda maps: (maps > level).double().mean(dim=(1, 2)),
         )
-        banks = []
         more, full = _room(fitted, len(frames))
-        for layer, bank in enumerate(fitted.banks):
-            progress("memorise", layer, len(fitted.banks))
+        for give_way in (False, True)[full:]:
             with one_thread():
-                bank = extend_bank(
-                    bank,
-                    partial(spool.patch_vectors, layer),
-                    more[layer],
-                    first=old,
-                    sampling=config.sampling,
-                    replace=full,
-                )
-            banks.append(bank)
-        progress("memorise", len(banks), len(banks))
-        scores, maxima = score_pictures(
-            Search(config, banks),
-            spool,
-            own=range(old, old + len(frames)),
-            progress=progress,
-        )
+                banks = [
+                    extend_bank(
+                        bank,
+                        partial(spool.patch_vectors, layer),
+                        more[layer],
+                        first=old,
+                        sampling=config.sampling,
+                        replace=give_way,
+                    )
+                    for layer, bank in enumerate(fitted.banks)
+                ]
+            search = Search(config, banks)
+            scores, maxima = score_pictures(
+                search, spool, own=range(old, old + len(frames)), progress=progress
+            )
+            calibration = _recalibrate(fitted, banks, before, scores, maxima)
+            known, _ = score_pictures(search, spool)
+            if (known <= calibration.unsure_threshold).all():
+                break
     added = tuple(frame.name for frame in frames)
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     thumbnails = {
         **fitted.thumbnails,
         **{old + i: f.thumbnail for i, f in enumerate(frames) if f.thumbnail is not None},
     }
-    calibration = _recalibrate(fitted, banks, scores, maxima)
     change = Change(
         action="update",
         pictures=added,
@@ -121,7 +120,9 @@ def update(
             finite_or_none(calibration.threshold),
         ),
         when=when,
-        warnings=_warnings(added, before, shares, fitted.calibration),
+        warnings=_warnings(
+            added, before, shares, known > calibration.unsure_threshold, fitted.calibration
+        ),
     )
     return replace(
         fitted,
@@ -167,6 +168,7 @@ def _room(fitted: Fitted, new: int) -> tuple[list[list[int]], bool]:
 def _recalibrate(
     fitted: Fitted,
     banks: Sequence[MemoryBank],
+    before: NDArray[np.float64],
     scores: NDArray[np.float64],
     maxima: NDArray[np.float64],
 ) -> Calibration:
@@ -181,9 +183,8 @@ def _recalibrate(
             radius=config.radius, coarse_upsampling=config.coarse_upsampling,
         ))  # fmt: skip
         known = [factors * old.scores, factors * old.map_maxima]
-        alarms = np.flatnonzero(scores > old.threshold)
-        if chance(len(alarms), len(scores), config.false_positive_rate) < _CHANCE:
-            aside |= {first + int(i) for i in alarms}
+        if (before > old.threshold).mean() > _CHOSEN:
+            aside |= {first + int(i) for i in np.flatnonzero(scores > old.threshold)}
     return calibrate(
         np.concatenate([known[0], scores]),
         np.concatenate([known[1], maxima]),
@@ -193,15 +194,11 @@ def _recalibrate(
     )
 
 
-def chance(alarms: int, count: int, rate: float) -> float:
-    """Probability of at least ``alarms`` among ``count`` pictures that alarm at ``rate`` each."""
-    return 1 - sum(math.comb(count, k) * rate**k * (1 - rate) ** (count - k) for k in range(alarms))
-
-
 def _warnings(
     names: Sequence[str],
     scores: NDArray[np.float64],
     shares: NDArray[np.float64],
+    still: NDArray[np.bool_],
     calibration: Calibration,
 ) -> tuple[str, ...]:
     """What new pictures looked like to the memory without them."""
@@ -218,6 +215,10 @@ def _warnings(
             f"{_named(names, alarms)}: called a defect before, up to "
             f"{float(scores[alarms].max()) / calibration.threshold:.2g} times the threshold; "
             "what looks like it will pass from now on"
+        )
+    if still.any():
+        said.append(
+            f"{_named(names, still)}: still not good with so few keys; give more pictures like it"
         )
     return tuple(said)
 
