@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fapm import archive
 from fapm._version import __version__
+from fapm.appearance import PATCHES, SMALL, VALUES, Baseline
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.errors import BundleError, FapmError
@@ -27,6 +28,7 @@ from fapm.memory.geometry import patch_grid, patch_of_cell
 from fapm.prediction import Failure
 
 _BANK = ("keys", "offsets", "pictures", "cells", "radii")
+_BASELINE = ("drift.count", "drift.grey", "drift.means", "drift.deviations")
 _MEMORY = "memory.safetensors"
 _ENCODER_FILES = {
     "fp32": {"encoder.onnx", "encoder.safetensors"},
@@ -51,6 +53,9 @@ def save(fitted: Fitted, path: Path) -> None:
     for number, bank in enumerate(fitted.banks):
         for name in _BANK:
             memory[f"{number}.{name}"] = np.ascontiguousarray(getattr(bank, name))
+    if (seen := fitted.baseline) is not None:
+        tensors = (np.array([seen.count]), seen.grey, seen.means, seen.deviations)
+        memory.update(zip(_BASELINE, tensors, strict=True))
     parts = {
         **fitted.encoder.files,
         _MEMORY: safetensors.numpy.save(memory),
@@ -163,6 +168,7 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     banks = tuple(
         _bank(n, layer, memory, config.grid, config.input_size) for n, layer in enumerate(layers)
     )
+    baseline = _baseline({name: memory.pop(name) for name in _BASELINE if name in memory})
     _require(
         memory.keys() == {"scores", *(f"{n}.{t}" for n in range(len(layers)) for t in _BANK)},
         "its memory has tensors that nobody refers to",
@@ -182,6 +188,7 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         thumbnails={thumbnails[name]: parts[name] for name in thumbnails if name in parts},
         skipped=tuple(_failure(failure) for failure in manifest["skipped"]),
         remarks=_texts(manifest["remarks"]),
+        baseline=baseline,
     )
 
 
@@ -251,6 +258,26 @@ def _calibration(levels: Mapping[str, Any], scores: NDArray[Any], pictures: int)
         "its thresholds contradict its scores",
     )
     return Calibration(scores, threshold, unsure, cells, bool(levels["extrapolated"]))
+
+
+def _baseline(tensors: Mapping[str, NDArray[Any]]) -> Baseline | None:
+    """None where there is none: after a fit on one picture, and in bundles from before drift."""
+    if not tensors:
+        return None
+    count, grey, means, deviations = (tensors[name] for name in _BASELINE)
+    _require(
+        count.dtype == np.int64
+        and count.shape == (1,)
+        and int(count[0]) > 1
+        and grey.shape == (SMALL, SMALL)
+        and grey.dtype == means.dtype == deviations.dtype == np.float32
+        and means.shape == deviations.shape == (VALUES,)
+        and bool(np.isfinite(means).all() and np.isfinite(deviations).all())
+        and bool((grey >= 0).all() and (grey <= 255).all())
+        and bool((deviations >= 0).all() and (means[: 3 * PATCHES] >= 0).all()),
+        "what it says of drift contradicts itself",
+    )
+    return Baseline(int(count[0]), grey, means, deviations)
 
 
 def _failure(described: Any) -> Failure:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fapm import bundle, estimator, images
 from fapm.calibration import promises
 from fapm.config import Config
+from fapm.drift import DriftMonitor
 from fapm.engines import Engine, Runtime, Scored, open_engine, require_precision
 from fapm.errors import ConfigError, EngineError, ImageError, NotFittedError
 from fapm.fitted import Fitted
@@ -175,7 +176,11 @@ class Detector:
         return self.score(list(pictures)) - self.threshold_
 
     def stream(
-        self, pictures: Iterable[Picture], *, stages: Stages | None = None
+        self,
+        pictures: Iterable[Picture],
+        *,
+        stages: Stages | None = None,
+        drift: DriftMonitor | None = None,
     ) -> Iterator[Prediction | Failure]:
         """Judge pictures one after the other, lazily and in order.
 
@@ -187,6 +192,8 @@ class Detector:
         ----------
         stages
             is told what took how long.
+        drift
+            a monitor made of ``fitted_.baseline``; it has seen a picture when that is yielded.
         """
         stages = stages or Stages()
         engine = self.engine_
@@ -200,6 +207,7 @@ class Detector:
                 interpolation,
                 max_pixels=self.max_pixels,
                 name=f"array {number}",
+                with_look=drift is not None,
             )
 
         numbered: Iterable[tuple[int, Picture]] = enumerate(pictures)
@@ -217,7 +225,7 @@ class Detector:
                 given = time.perf_counter()
                 scored = engine.run([frame.pixels for frame in frames])
                 stages.inference += time.perf_counter() - given
-                predictions = self._predictions(frames, scored)
+                predictions = self._predictions(frames, scored, drift)
             for item in batch:
                 yield item if isinstance(item, Failure) else next(predictions)
 
@@ -316,10 +324,14 @@ class Detector:
         state = f"{len(self._fitted.pictures)} pictures" if self._fitted else "not fitted"
         return f"Detector({self.config.encoder}, {self.config.input_size} px, {state})"
 
-    def _predictions(self, frames: list[Frame], scored: Scored) -> Iterator[Prediction]:
+    def _predictions(
+        self, frames: list[Frame], scored: Scored, drift: DriftMonitor | None
+    ) -> Iterator[Prediction]:
         calibration = self.fitted_.calibration
         for i, frame in enumerate(frames):
             score = float(scored.scores[i])
+            if drift is not None and frame.look is not None:
+                drift.update(frame.look, scored.maps[i], frame.name)
             yield Prediction(
                 source=frame.name,
                 score=score,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from fapm.appearance import Baseline
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.images import Interpolation
@@ -77,6 +78,8 @@ class Fitted:
         training pictures that could not be read.
     remarks
         what the fit decided on its own, one sentence each.
+    baseline
+        how the good pictures looked, for :mod:`fapm.drift`; None after a fit on one.
     """
 
     config: Config
@@ -87,3 +90,4 @@ class Fitted:
     thumbnails: dict[int, bytes]
     skipped: tuple[Failure, ...]
     remarks: tuple[str, ...] = ()
+    baseline: Baseline | None = None

@@ -11,8 +11,10 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fapm import images
+from fapm.appearance import Baseline, patch_means
 from fapm.calibration import calibrate
 from fapm.config import Config
 from fapm.cost import expected_cost
@@ -84,6 +86,7 @@ def fit(
             max_pixels=max_pixels,
             name=f"array {number}",
             thumbnail=config.thumbnails,
+            with_look=True,
         )
 
     def usable() -> Iterator[Frame]:
@@ -144,7 +147,13 @@ def fit(
                 )
             banks.append(bank)
         progress("memorise", len(planned), len(planned))
-        scores, maxima = leave_one_out(Search(config, banks), spool, progress=progress)
+        distances: list[NDArray[np.float32]] = []
+        scores, maxima = leave_one_out(
+            Search(config, banks),
+            spool,
+            progress=progress,
+            notice=lambda maps: distances.extend(patch_means(m) for m in maps.numpy()),
+        )
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
         config=config,
@@ -164,6 +173,7 @@ def fit(
         },
         skipped=tuple(left_out),
         remarks=(reason,) if reason else (),
+        baseline=Baseline.of([f.look for f in frames if f.look is not None], distances),
     )
 
 
@@ -172,6 +182,7 @@ def leave_one_out(
     features: Spool,
     *,
     progress: Progress = lambda stage, done, total: None,
+    notice: Callable[[Tensor], None] = lambda maps: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Score each training picture against the memory without its own keys.
 
@@ -179,6 +190,8 @@ def leave_one_out(
     ----------
     features
         of the ``N`` training pictures.
+    notice
+        called with their maps, float32 ``[B, S, S]``, some at a time and in order.
 
     Returns
     -------
@@ -200,6 +213,7 @@ def leave_one_out(
         scored = search(layers, without_pictures=rows)
         scores.append(scored.scores)
         maxima.append(scored.maps.amax(dim=(1, 2)))
+        notice(scored.maps)
         progress("calibrate", rows.stop, count)
     return torch.cat(scores).double().numpy(), torch.cat(maxima).double().numpy()
 

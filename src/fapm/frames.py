@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm import images
+from fapm.appearance import Look, look
 from fapm.config import Config
 from fapm.datasets import list_images, load_dataset
 from fapm.errors import ImageError
@@ -24,13 +25,17 @@ _THUMBNAIL = 160  # pixels of the longer side
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture made ready: RGB uint8 ``[S, S, 3]``, its name, and its size before."""
+    """A picture made ready: RGB uint8 ``[S, S, 3]``, its name, and its size before.
+
+    ``look`` is what drift is measured by, where it is asked for.
+    """
 
     name: str
     pixels: NDArray[np.uint8]
     height: int
     width: int
     thumbnail: bytes | None = None
+    look: Look | None = None
 
 
 def read_frame(
@@ -41,6 +46,7 @@ def read_frame(
     max_pixels: int,
     name: str = "array",
     thumbnail: bool = False,
+    with_look: bool = False,
 ) -> Frame | Failure:
     """Decode and resize one picture; a :class:`Failure` if it cannot be used.
 
@@ -55,12 +61,14 @@ def read_frame(
             height, width = pixels.shape[:2]
     except ImageError as error:
         return Failure(name, str(error))
+    frame = images.prepare(pixels, config.resize, config.crop, interpolation)
     return Frame(
         name,
-        images.prepare(pixels, config.resize, config.crop, interpolation),
+        frame,
         height,
         width,
         _thumbnail(pixels) if thumbnail else None,
+        look(frame) if with_look else None,
     )
 
 
