@@ -105,7 +105,7 @@ class Baseline:
         moved = self._solver @ cv2.GaussianBlur(small, (0, 0), _BLUR).ravel()
         groups = [distances, patch_means(small), seen.detail]
         whole = [group.mean() for group in groups]
-        return np.asarray(np.concatenate([*groups, whole, moved]), np.float64)
+        return np.concatenate([*groups, whole, moved], dtype=np.float64)
 
     @cached_property
     def scale(self) -> NDArray[np.float64]:
@@ -120,7 +120,7 @@ class Baseline:
                 [share[-5], _LEVELS, share[-3], _PIXELS / SMALL, _PIXELS / SMALL],
             ]
         )
-        return np.maximum(np.maximum(self.deviations, least), 1e-6)
+        return np.asarray(np.maximum(np.maximum(self.deviations, least), 1e-6), np.float64)
 
     @cached_property
     def watched(self) -> NDArray[np.bool_]:
