@@ -377,6 +377,15 @@ def test_inspect_writes_drift_to_stdout(run: Command, model: Path, line: dict[st
     assert json.loads(finished.out)["state"]["cause"] == "light"
 
 
+def test_one_warning_for_an_alarm_that_ends(
+    run: Command, model: Path, line: dict[str, Path]
+) -> None:
+    pictures = [*sorted(line["dark"].iterdir())[:25], *sorted(line["usual"].iterdir()) * 2]
+    finished = run("inspect", *pictures, "-m", model, "--drift", "-", "-q")
+    assert json.loads(finished.out)["state"]["alarm"] is False
+    assert finished.err.count("warning") == len(finished.err.splitlines()) == 1
+
+
 def test_states_and_bundles_that_do_not_fit(
     refusal: Refusal, run: Command, model: Path, good: Path, tmp_path: Path
 ) -> None:

@@ -31,6 +31,9 @@ LIMIT = 20.0  # ten pictures in a row that depart by CLIP or more
 # With few good pictures their mean and deviation are themselves uncertain.
 _FEW = 4.0
 _RECENT = 0.1  # weight of a picture in the recent means
+# Below this an alarm ends. In an alarm all charts above it count: what follows from one cause
+# reaches the limit at different times.
+_OVER = LIMIT / 2
 _DARK = 10.0  # grey levels: of darker patches a relative change says little
 _FORMAT = 1
 
@@ -51,7 +54,7 @@ class DriftState:
     pictures
         so far.
     score
-        of the farthest chart; more than 1 is an alarm.
+        of the farthest chart; more than 1 begins an alarm, less than 0.5 ends it.
     alarm
         whether what is seen has drifted.
     cause
@@ -166,10 +169,11 @@ class DriftMonitor:
         self._names[self._pictures] = source
         used = {*np.unique(self._starts).tolist(), self._since}
         self._names = {number: name for number, name in self._names.items() if number in used}
-        if self._sums.max() <= LIMIT:
+        largest = int(self._sums.argmax())
+        if self._since is None and self._sums.flat[largest] > LIMIT:
+            self._since = int(self._starts.flat[largest])
+        elif self._sums.flat[largest] < _OVER:
             self._since = None
-        elif self._since is None:
-            self._since = int(self._starts.flat[self._sums.argmax()])
         self.state = self._state()
         return self.state
 
@@ -188,7 +192,7 @@ class DriftMonitor:
             score=float(sums.max()) / LIMIT,
             alarm=alarm,
             cause=self._cause() if alarm else None,
-            patches=tuple(int(p) for p in order if worst[p] > LIMIT) if alarm else (),
+            patches=tuple(int(p) for p in order if worst[p] > _OVER) if alarm else (),
             since=self._since,
             since_source=None if self._since is None else self._names[self._since],
             brightness=brightness,
@@ -199,8 +203,7 @@ class DriftMonitor:
         )
 
     def _cause(self) -> Cause:
-        # Half the limit: what follows from one cause reaches the limit at different times.
-        drifted = self._sums.max(axis=0) > LIMIT / 2
+        drifted = self._sums.max(axis=0) > _OVER
         _, whole_brightness, whole_detail, x, y = drifted[3 * PATCHES :]
         bright = slice(PATCHES, 2 * PATCHES)
         change = (self._recent - self.baseline.means)[bright]

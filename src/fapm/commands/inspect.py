@@ -94,7 +94,8 @@ def inspect_command(
                 output(result)
             if monitor is not None and monitor.state.since != warned:
                 warned = monitor.state.since
-                console.warning(f"drift: {monitor.state}")
+                if warned is not None:
+                    console.warning(f"drift: {monitor.state}")
             advance("inspect", done, len(paths))
     seconds = time.perf_counter() - started
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in sinks.VERDICTS)
