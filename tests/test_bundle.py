@@ -57,6 +57,9 @@ def test_a_loaded_detector_knows_what_the_saved_one_knew(tmp_path: Path) -> None
     np.testing.assert_array_equal(
         loaded.fitted_.calibration.scores, held.fitted_.calibration.scores
     )
+    assert loaded.fitted_.baseline is not None
+    assert held.fitted_.baseline is not None
+    assert loaded.fitted_.baseline.digest == held.fitted_.baseline.digest
 
 
 def test_one_picture_can_be_saved_and_loaded(tmp_path: Path) -> None:

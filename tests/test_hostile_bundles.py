@@ -86,6 +86,18 @@ MEMORY: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "scores that are no numbers": ("scores", lambda t: t * math.nan),
     "a maximum too few": ("map_maxima", lambda t: t[:-1]),
     "maxima that are no numbers": ("map_maxima", lambda t: t * math.nan),
+    "drift of one picture": ("drift.count", lambda t: t * 0 + 1),
+    "drift of half pictures": ("drift.count", lambda t: t + 0.5),
+    "drift of many counts": ("drift.count", lambda t: torch.cat([t, t])),
+    "drift from a larger frame": ("drift.grey", lambda t: torch.cat([t, t])),
+    "drift from a frame brighter than white": ("drift.grey", lambda t: t + 256),
+    "drift from a frame of integers": ("drift.grey", lambda t: t.long()),
+    "drift in float64": ("drift.means", lambda t: t.double()),
+    "drift of a value too few": ("drift.means", lambda t: t[:-1]),
+    "drift from no numbers": ("drift.means", lambda t: t * math.nan),
+    "drift from negative distances": ("drift.means", lambda t: -t),
+    "drift of infinite deviations": ("drift.deviations", lambda t: t + math.inf),
+    "drift of negative deviations": ("drift.deviations", lambda t: -t - 1),
 }
 
 
@@ -100,7 +112,20 @@ def test_tensors_that_contradict_the_rest_are_refused(
 
 
 @pytest.mark.parametrize(
-    "name", ["0.keys", "1.offsets", "0.pictures", "1.cells", "0.radii", "scores", "map_maxima"]
+    "name",
+    [
+        "0.keys",
+        "1.offsets",
+        "0.pictures",
+        "1.cells",
+        "0.radii",
+        "scores",
+        "map_maxima",
+        "drift.count",
+        "drift.grey",
+        "drift.means",
+        "drift.deviations",
+    ],
 )
 def test_a_missing_tensor_is_refused(name: str, bundle: Path, tmp_path: Path) -> None:
     forged = Forgery(bundle)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import fapm
+from fapm import images
 from fapm.datasets import load_dataset
 from fapm.demo import load_solar_cells
 from fapm.detector import Detector
+from fapm.drift import DriftMonitor
 from fapm.engines import Runtime
 from fapm.evaluation import Evaluation, evaluate
 
@@ -110,3 +112,26 @@ def test_every_engine_scores_real_pictures_alike(encoder: dict[str, str], tmp_pa
         for ours, theirs in zip(said[engine], said["torch"], strict=True):
             assert ours.score == pytest.approx(theirs.score, rel=1e-3)
             assert ours.verdict == theirs.verdict
+
+
+def test_drift_of_real_bottles() -> None:
+    folder = DATA / "mvtec" / "bottle"
+    if not folder.is_dir():
+        pytest.skip("mvtec/bottle is not here")
+    data = load_dataset(folder)
+    normals = [sample.path for sample in data.train]
+    detector = fapm.fit([path for number, path in enumerate(normals) if number % 3])
+    good = [*normals[::3], *(s.path for s in data.test if s.label == 0)]
+    bad = [s.path for s in data.test if s.label == 1][::12]
+    usual = [good[i] for i in np.random.default_rng(0).permutation(len(good))]
+    usual[10::20] = bad[: len(usual[10::20])]
+    monitor = DriftMonitor(detector.fitted_.baseline)
+    for _ in detector.stream(usual, drift=monitor):
+        assert not monitor.state.alarm
+    darker = [(images.read_image(path) * 0.9).astype(np.uint8) for path in usual[:40]]
+    for _ in detector.stream(darker, drift=monitor):
+        if monitor.state.alarm:
+            break
+    assert monitor.state.cause == "light"
+    assert monitor.state.since is not None
+    assert abs(monitor.state.since - len(usual) - 1) <= 2

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fapm import archive
 from fapm._version import __version__
 from fapm.align import FINE, Motion, Template
+from fapm.appearance import PATCHES, SMALL, VALUES, Baseline
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.errors import BundleError, FapmError
@@ -30,6 +31,7 @@ from fapm.roi import inspected_cells
 
 _BANK = ("keys", "offsets", "pictures", "cells", "radii")
 _TEMPLATE = ("template.grey", "template.picture", "template.matrices")
+_BASELINE = ("drift.count", "drift.grey", "drift.means", "drift.deviations")
 _MEMORY = "memory.safetensors"
 _ENCODER_FILES = {
     "fp32": {"encoder.onnx", "encoder.safetensors"},
@@ -62,6 +64,9 @@ def save(fitted: Fitted, path: Path) -> None:
     if found := fitted.alignment:
         tensors = (found.template.grey, found.template.picture, found.matrices)
         memory.update(zip(_TEMPLATE, map(np.ascontiguousarray, tensors), strict=True))
+    if (seen := fitted.baseline) is not None:
+        looked = (np.array([seen.count]), seen.grey, seen.means, seen.deviations)
+        memory.update(zip(_BASELINE, looked, strict=True))
     parts = {
         **fitted.encoder.files,
         _MEMORY: safetensors.numpy.save(memory),
@@ -196,6 +201,7 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     expected = {"scores", "map_maxima", *(f"{n}.{t}" for n in range(len(layers)) for t in _BANK)}
     expected |= {"roi"} if roi else set()
     expected |= set(_TEMPLATE) if described is not None else set()
+    baseline = _baseline({name: memory.pop(name) for name in _BASELINE if name in memory})
     _require(
         memory.keys() == expected,
         "its memory has tensors that nobody refers to",
@@ -218,6 +224,7 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         roi=roi,
         history=tuple(map(_change, manifest["history"])),
         alignment=_alignment(described, memory, config, len(pictures)),
+        baseline=baseline,
     )
 
 
@@ -354,6 +361,26 @@ def _alignment(
         "its template contradicts itself",
     )
     return Alignment(Template(motion, grey, picture, usual, floor), matrices)
+
+
+def _baseline(tensors: Mapping[str, NDArray[Any]]) -> Baseline | None:
+    """None where there is none: after a fit on one picture, and in bundles from before drift."""
+    if not tensors:
+        return None
+    count, grey, means, deviations = (tensors[name] for name in _BASELINE)
+    _require(
+        count.dtype == np.int64
+        and count.shape == (1,)
+        and int(count[0]) > 1
+        and grey.shape == (SMALL, SMALL)
+        and grey.dtype == means.dtype == deviations.dtype == np.float32
+        and means.shape == deviations.shape == (VALUES,)
+        and bool(np.isfinite(means).all() and np.isfinite(deviations).all())
+        and bool((grey >= 0).all() and (grey <= 255).all())
+        and bool((deviations >= 0).all() and (means[: 3 * PATCHES] >= 0).all()),
+        "what it says of drift contradicts itself",
+    )
+    return Baseline(int(count[0]), grey, means, deviations)
 
 
 def _failure(described: Any) -> Failure:

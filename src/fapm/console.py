@@ -30,6 +30,11 @@ def remark(quiet: bool, line: str) -> None:
         _stderr.print(line, markup=False)
 
 
+def warning(line: str) -> None:
+    """A line that must not be missed, quiet or not."""
+    _stderr.print(f"warning: {line}", markup=False)
+
+
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each stage, on a terminal only."""

@@ -14,6 +14,7 @@ from fapm import bundle, estimator, forgetting, images
 from fapm.align import Aligner, moved_box, restore, unsure_reason
 from fapm.calibration import promises
 from fapm.config import Config
+from fapm.drift import DriftMonitor
 from fapm.engines import Engine, Runtime, Scored, open_engine, require_precision
 from fapm.errors import ConfigError, EngineError, ImageError, NotFittedError
 from fapm.fitted import Fitted
@@ -277,7 +278,11 @@ class Detector:
         return self.score(list(pictures)) - self.threshold_
 
     def stream(
-        self, pictures: Iterable[Picture], *, stages: Stages | None = None
+        self,
+        pictures: Iterable[Picture],
+        *,
+        stages: Stages | None = None,
+        drift: DriftMonitor | None = None,
     ) -> Iterator[Prediction | Failure]:
         """Judge pictures one after the other, lazily and in order.
 
@@ -289,6 +294,8 @@ class Detector:
         ----------
         stages
             is told what took how long.
+        drift
+            a monitor made of ``fitted_.baseline``; it has seen a picture when that is yielded.
         """
         stages = stages or Stages()
         engine = self.engine_
@@ -306,6 +313,7 @@ class Detector:
                 name=f"array {number}",
                 roi=roi,
                 aligner=aligner,
+                with_look=drift is not None,
             )
 
         numbered: Iterable[tuple[int, Picture]] = enumerate(pictures)
@@ -323,7 +331,7 @@ class Detector:
                 given = time.perf_counter()
                 scored = engine.run([frame.pixels for frame in frames])
                 stages.inference += time.perf_counter() - given
-                predictions = self._predictions(frames, scored)
+                predictions = self._predictions(frames, scored, drift)
             for item in batch:
                 yield item if isinstance(item, Failure) else next(predictions)
 
@@ -423,7 +431,9 @@ class Detector:
         state = f"{len(self._fitted.pictures)} pictures" if self._fitted else "not fitted"
         return f"Detector({self.config.encoder}, {self.config.input_size} px, {state})"
 
-    def _predictions(self, frames: list[Frame], scored: Scored) -> Iterator[Prediction]:
+    def _predictions(
+        self, frames: list[Frame], scored: Scored, drift: DriftMonitor | None
+    ) -> Iterator[Prediction]:
         calibration = self.fitted_.calibration
         for i, frame in enumerate(frames):
             score = float(scored.scores[i])
@@ -434,6 +444,8 @@ class Detector:
                 if inspected is not None:  # it moves with the part
                     inspected = restore(inspected.astype(np.float32), frame.registration) >= 0.5
                 reason = unsure_reason(self.aligner_.template, frame.registration, verdict)
+            if drift is not None and frame.look is not None:
+                drift.update(frame.look, scored.maps[i], frame.name)
             yield Prediction(
                 source=frame.name,
                 score=score,

@@ -37,6 +37,10 @@ class OutputError(FapmError):
     """A result cannot be written."""
 
 
+class DriftError(FapmError):
+    """Drift cannot be watched, or a saved state is not one of this fit."""
+
+
 class NotFittedError(FapmError, ValueError, AttributeError):
     """The detector has to be fitted or loaded first.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm.align import Template
+from fapm.appearance import Baseline
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.images import Interpolation
@@ -144,6 +145,8 @@ class Fitted:
         what was changed since, oldest first.
     alignment
         None where frames are taken as they come.
+    baseline
+        how the good pictures looked, for :mod:`fapm.drift`; None after a fit on one.
     """
 
     config: Config
@@ -157,6 +160,7 @@ class Fitted:
     roi: Roi | None = None
     history: tuple[Change, ...] = ()
     alignment: Alignment | None = None
+    baseline: Baseline | None = None
 
     @property
     def frame_roi(self) -> NDArray[np.bool_] | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fapm import images
 from fapm.align import Aligner
 from fapm.alignment import choose_template
+from fapm.appearance import Baseline, patch_means
 from fapm.audit import FEWEST, compare_pictures
 from fapm.augmentation import augmented
 from fapm.calibration import calibrate
@@ -105,6 +106,7 @@ def fit(
             thumbnail=config.thumbnails,
             roi=area,
             aligner=aligner,
+            with_look=True,
         )
 
     def usable() -> Iterator[Frame]:
@@ -192,8 +194,12 @@ def fit(
             banks.append(replace(bank, pictures=bank.pictures // rows))
         progress("memorise", len(planned), len(planned))
         originals = spool.select([rows * i for i in kept])
+        distances: list[NDArray[np.float32]] = []
         scores, maxima = leave_one_out(
-            Search(config, banks, area.inside if area else None), originals, progress=progress
+            Search(config, banks, area.inside if area else None),
+            originals,
+            progress=progress,
+            notice=lambda maps: distances.extend(patch_means(m) for m in maps.numpy()),
         )
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
@@ -221,6 +227,7 @@ def fit(
             template,
             np.stack([f.registration.matrix for f in frames if f.registration is not None]),
         ),
+        baseline=Baseline.of([f.look for f in frames if f.look is not None], distances),
     )
 
 
@@ -229,6 +236,7 @@ def leave_one_out(
     features: Spool | Rows,
     *,
     progress: Progress = lambda stage, done, total: None,
+    notice: Callable[[Tensor], None] = lambda maps: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Score each training picture against the memory without its own keys.
 
@@ -236,6 +244,8 @@ def leave_one_out(
     ----------
     features
         of the ``N`` training pictures.
+    notice
+        called with their maps, float32 ``[B, S, S]``, some at a time and in order.
 
     Returns
     -------
@@ -243,7 +253,13 @@ def leave_one_out(
     """
     if features.count == 1:
         return np.empty(0), np.empty(0)
-    return score_pictures(search, features, own=range(features.count), progress=progress)
+
+    def measure(maps: Tensor) -> Tensor:
+        notice(maps)
+        return maps.amax(dim=(1, 2))
+
+    own = range(features.count)
+    return score_pictures(search, features, own=own, measure=measure, progress=progress)
 
 
 def score_pictures(

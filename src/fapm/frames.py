@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fapm import images
 from fapm.align import Aligner, Registration
+from fapm.appearance import Look, look
 from fapm.config import Config
 from fapm.datasets import list_images, load_dataset
 from fapm.errors import ImageError
@@ -31,6 +32,7 @@ class Frame:
 
     ``registration`` says where the pixels lay before they were put in the template's place; None
     without alignment.
+    ``look`` is what drift is measured by, where it is asked for.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Frame:
     width: int
     thumbnail: bytes | None = None
     registration: Registration | None = None
+    look: Look | None = None
 
 
 def read_frame(
@@ -51,6 +54,7 @@ def read_frame(
     thumbnail: bool = False,
     roi: Roi | None = None,
     aligner: Aligner | None = None,
+    with_look: bool = False,
 ) -> Frame | Failure:
     """Decode and resize one picture; a :class:`Failure` if it cannot be used.
 
@@ -70,12 +74,13 @@ def read_frame(
     if reason := shape_error(roi, (height, width)):
         return Failure(name, f"{name}: {reason}")
     frame = images.prepare(pixels, config.resize, config.crop, interpolation)
+    seen = look(frame) if with_look else None  # what the camera shows, wherever the part lies
     registration = None
     if aligner is not None:
         registration = aligner.register(frame)
         frame = aligner.place(frame, registration)
     return Frame(
-        name, frame, height, width, _thumbnail(pixels) if thumbnail else None, registration
+        name, frame, height, width, _thumbnail(pixels) if thumbnail else None, registration, seen
     )
 
 

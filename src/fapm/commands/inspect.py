@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,12 +24,16 @@ from fapm.commands.shared import (
     save_report,
 )
 from fapm.datasets import Sample, list_images
+from fapm.drift import DriftMonitor
 from fapm.engines import Runtime
 from fapm.errors import ImageError, OutputError
 from fapm.files import make_directory, refuse_unwritable
 from fapm.options import one_line_errors, runtime_options
 from fapm.pipeline import Stages
 from fapm.prediction import Failure, Prediction
+
+if TYPE_CHECKING:
+    from fapm.detector import Detector
 
 
 @one_line_errors
@@ -46,6 +51,12 @@ def inspect_command(
     csv: Annotated[str | None, typer.Option(help="CSV file, - for stdout")] = None,
     overlays: Annotated[Path | None, typer.Option(help="folder for heatmap pictures")] = None,
     report: Report = None,
+    drift: Annotated[
+        str | None,
+        typer.Option(
+            help="JSON file of what drifted, - for stdout; a file that is there is continued"
+        ),
+    ] = None,
     fail_on_defect: Annotated[
         bool,
         typer.Option(
@@ -58,12 +69,14 @@ def inspect_command(
 ) -> None:
     """Judge pictures with a bundle."""
     paths = [path for item in source for path in list_images(item)]
-    _check_inspect_outputs(jsonl, csv, overlays, report, paths)
+    _check_inspect_outputs(jsonl, csv, drift, overlays, report, paths)
     from fapm.detector import Detector
 
     detector = Detector.load(model, precision=precision, runtime=runtime, max_pixels=max_pixels)
     detector = detector.restrict(roi, ignore)
     _ = detector.engine_  # a runtime that cannot be had is refused before the first picture
+    monitor = _monitor(drift, detector)
+    warned = None
     verdicts: Counter[str] = Counter()
     failures: list[Failure] = []
     stages = Stages()
@@ -79,22 +92,34 @@ def inspect_command(
             outputs.append(stack.enter_context(sinks.overlays(overlays, max_pixels)))
         if report is not None:
             outputs.append(kept.append)
-        if not {jsonl, csv} & {"-"}:
+        if not {jsonl, csv, drift} & {"-"}:
             outputs.append(console.print_result)
         advance = stack.enter_context(console.progress(quiet))
-        for done, result in enumerate(detector.stream(paths, stages=stages), start=1):
+        for done, result in enumerate(
+            detector.stream(paths, stages=stages, drift=monitor), start=1
+        ):
             if isinstance(result, Failure):
                 failures.append(result)
             else:
                 verdicts[result.verdict] += 1
             for output in outputs:
                 output(result)
+            if monitor is not None and monitor.state.since != warned:
+                warned = monitor.state.since
+                if warned is not None:
+                    console.warning(f"drift: {monitor.state}")
             advance("inspect", done, len(paths))
     seconds = time.perf_counter() - started
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in sinks.VERDICTS)
     rate = f"{len(paths) / seconds:.3g} pictures a second"
     bound = f"{rate}, bound by {stages.slowest(seconds)}"
     console.remark(quiet, f"{counts}, {len(failures)} failed; {bound}")
+    if monitor is not None:
+        console.remark(quiet, f"drift: {monitor.state}")
+        if drift == "-":
+            print(monitor.to_json())
+        elif drift is not None:
+            monitor.save(Path(drift))
     if report is not None:
         from fapm.evaluation import judge
 
@@ -113,17 +138,30 @@ def inspect_command(
         )
 
 
+def _monitor(target: str | None, detector: Detector) -> DriftMonitor | None:
+    """What watches for drift: a new monitor, or the one whose state is in the file."""
+    if target is None:
+        return None
+    baseline = detector.fitted_.baseline
+    if target == "-" or not Path(target).exists():
+        return DriftMonitor(baseline)
+    return DriftMonitor.resume(baseline, Path(target))
+
+
 def _check_inspect_outputs(
     jsonl: str | None,
     csv: str | None,
+    drift: str | None,
     overlays: Path | None,
     report: Path | None,
     paths: Sequence[Path],
 ) -> None:
     """Before the first picture: an hour's results must not be lost to a typing mistake."""
-    if jsonl == csv and jsonl is not None:
-        raise OutputError(f"--jsonl and --csv both go to {jsonl}; name another file for one")
-    for target in (jsonl, csv):
+    targets = {"--jsonl": jsonl, "--csv": csv, "--drift": drift}
+    for (one, here), (other, there) in itertools.combinations(targets.items(), 2):
+        if here == there and here is not None:
+            raise OutputError(f"{one} and {other} both go to {here}; name another file for one")
+    for target in targets.values():
         if target not in (None, "-"):
             refuse_unwritable(Path(target))
     if overlays is not None:
