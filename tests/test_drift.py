@@ -383,7 +383,7 @@ def test_one_warning_for_an_alarm_that_ends(
     pictures = [*sorted(line["dark"].iterdir())[:25], *sorted(line["usual"].iterdir()) * 2]
     finished = run("inspect", *pictures, "-m", model, "--drift", "-", "-q")
     assert json.loads(finished.out)["state"]["alarm"] is False
-    assert finished.err.count("warning") == len(finished.err.splitlines()) == 1
+    assert finished.err.count("warning: drift") == len(finished.err.splitlines()) == 1
 
 
 def test_states_and_bundles_that_do_not_fit(
