@@ -100,6 +100,13 @@ class Config(BaseModel):
         le=8,
         description="patches up to this far away are searched too; 0 = own patch only",
     )
+    rotations: int = Field(
+        1,
+        ge=1,
+        le=36,
+        description="angles around the circle each good picture is memorised at, for parts in any "
+        "orientation; the number of keys stays the same; 1 = as it is",
+    )
     coarse_upsampling: CoarseUpsampling = Field(
         "nearest", description="row-order repeats a defect of the authors' code, for comparison"
     )

@@ -27,6 +27,7 @@ from fapm.pipeline import Progress, batched, ordered_map
 from fapm.precision import choose_encoder
 from fapm.prediction import Failure
 from fapm.spool import Spool
+from fapm.turned import turned_back
 
 # Small batches: a frame's activations stay in the CPU's cache, measured fastest at 1 to 8.
 BATCH = 4
@@ -84,6 +85,7 @@ def fit(
             max_pixels=max_pixels,
             name=f"array {number}",
             thumbnail=config.thumbnails,
+            turned=True,
         )
 
     def usable() -> Iterator[Frame]:
@@ -104,18 +106,21 @@ def fit(
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     runner = open_encoder(frozen, runtime)
     started = time.perf_counter()
-    with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
+    turns = config.rotations
+    with Spool(turns * len(pictures), config.grid) as spool, torch.inference_mode():
         for batch in batched(usable(), BATCH):
-            features = runner.features([frame.pixels for frame in batch])
+            features = runner.features(
+                [p for frame in batch for p in (frame.pixels, *frame.turned)]
+            )
             spool.append(aggregate([torch.from_numpy(f) for f in features], config))
-            frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
+            frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8), turned=()) for f in batch]
             if len(frames) == len(batch):  # the first batch: it warms up
                 _budgets(config, spool, len(pictures))
                 started = time.perf_counter()
             elif len(frames) == _TRIAL:
                 seconds = (time.perf_counter() - started) / (_TRIAL - BATCH)
                 planned = _budgets(config, spool, len(pictures))
-                cost = expected_cost(len(pictures), seconds, spool.shapes, planned)
+                cost = expected_cost(turns * len(pictures), seconds / turns, spool.shapes, planned)
                 if cost.seconds > _LONG:
                     remark(str(cost))
         if not frames:
@@ -142,7 +147,7 @@ def fit(
                     distance_unit=config.distance_unit,
                     far_threshold=config.far_threshold,
                 )
-            banks.append(bank)
+            banks.append(turned_back(bank, turns, [(f.height, f.width) for f in frames]))
         progress("memorise", len(planned), len(planned))
         scores, maxima = leave_one_out(Search(config, banks), spool, progress=progress)
     owners = {p for bank in banks for p in bank.pictures.tolist()}
@@ -178,13 +183,14 @@ def leave_one_out(
     Parameters
     ----------
     features
-        of the ``N`` training pictures.
+        of the ``N`` training pictures, each followed by its turned copies; those are not scored.
 
     Returns
     -------
     image scores and largest map values, float64 ``[N]``; empty for ``N = 1``.
     """
-    count = features.count
+    turns = search.config.rotations
+    count = features.count // turns
     if count == 1:
         return np.empty(0), np.empty(0)
     widest = max(
@@ -192,11 +198,14 @@ def leave_one_out(
         for bank in search.banks
         for cells, keys in bank.search_sets(search.config.radius)
     )
-    step = max(1, min(_DISTANCES // widest, features.at_once))
+    step = max(1, min(_DISTANCES // widest, features.at_once // turns))
     scores, maxima = [], []
     for start in range(0, count, step):
         rows = range(start, min(start + step, count))
-        layers = [features.pictures(n, rows.start, rows.stop) for n in range(len(search.banks))]
+        layers = [
+            features.pictures(n, turns * rows.start, turns * rows.stop)[::turns]
+            for n in range(len(search.banks))
+        ]
         scored = search(layers, without_pictures=rows)
         scores.append(scored.scores)
         maxima.append(scored.maps.amax(dim=(1, 2)))

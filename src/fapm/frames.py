@@ -24,13 +24,17 @@ _THUMBNAIL = 160  # pixels of the longer side
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture made ready: RGB uint8 ``[S, S, 3]``, its name, and its size before."""
+    """A picture made ready: RGB uint8 ``[S, S, 3]``, its name, and its size before.
+
+    ``turned`` are further frames of the picture, turned by equal steps (``Config.rotations``).
+    """
 
     name: str
     pixels: NDArray[np.uint8]
     height: int
     width: int
     thumbnail: bytes | None = None
+    turned: tuple[NDArray[np.uint8], ...] = ()
 
 
 def read_frame(
@@ -41,10 +45,12 @@ def read_frame(
     max_pixels: int,
     name: str = "array",
     thumbnail: bool = False,
+    turned: bool = False,
 ) -> Frame | Failure:
     """Decode and resize one picture; a :class:`Failure` if it cannot be used.
 
-    ``name`` is what an array is called; a file is called by its path.
+    ``name`` is what an array is called; a file is called by its path. With ``turned`` the frame
+    comes with those of the picture turned, for memorising.
     """
     try:
         if isinstance(picture, (str, Path)):
@@ -55,12 +61,19 @@ def read_frame(
             height, width = pixels.shape[:2]
     except ImageError as error:
         return Failure(name, str(error))
+
+    def prepared(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return images.prepare(picture, config.resize, config.crop, interpolation)
+
+    # Turned before it is resized: a frame that is squashed to a square would be sheared.
+    angles = [360 * i / config.rotations for i in range(1, config.rotations)] if turned else []
     return Frame(
         name,
-        images.prepare(pixels, config.resize, config.crop, interpolation),
+        prepared(pixels),
         height,
         width,
         _thumbnail(pixels) if thumbnail else None,
+        tuple(prepared(images.rotate(pixels, angle)) for angle in angles),
     )
 
 
