@@ -280,13 +280,17 @@ def softmax(values: Floats) -> Floats:
     return powers / powers.sum()
 
 
-def image_score(unified: Floats) -> tuple[float, int]:
-    """``(1 - max softmax(N_b)) * N_b[0]`` at the worst cell of ``[H, W, b]``, and that cell."""
-    cells = unified.reshape(-1, unified.shape[-1])
-    worst = int(np.argmax(cells[:, 0]))
-    nearest = cells[worst]
-    weight = 1 - softmax(nearest).max() if len(nearest) > 1 else 1.0
-    return float(weight * nearest[0]), worst
+def image_score(unified: Floats, sigma: float = 0) -> tuple[float, int]:
+    """``(1 - max softmax(N_b)) * N_b[0]`` at the worst cell of ``[H, W, b]``, and that cell.
+
+    Ours with ``sigma``: the nearest distances are smoothed first, by a Gaussian over the cells.
+    """
+    nearest = unified[..., 0]
+    levels = scipy.ndimage.gaussian_filter(nearest, sigma) if sigma else nearest
+    worst = int(np.argmax(levels))
+    ranks = unified.reshape(-1, unified.shape[-1])[worst]
+    weight = 1 - softmax(ranks).max() if len(ranks) > 1 else 1.0
+    return float(weight * levels.ravel()[worst]), worst
 
 
 def bilinear(cells: Floats, size: int) -> Floats:
@@ -327,6 +331,7 @@ def judge(
     count: int,
     size: int,
     sigma: float,
+    score_sigma: float = 1.0,
     radius: int = 0,
     upsampling: str = "nearest",
     without_pictures: Sequence[int] | None = None,
@@ -339,7 +344,7 @@ def judge(
         )
         distances.append(found.reshape(len(features), *features.shape[2:], count))
     unified = unify(distances, upsampling)
-    scored = [image_score(one) for one in unified]
+    scored = [image_score(one, score_sigma) for one in unified]
     return Judged(
         scores=np.array([score for score, _ in scored]),
         maps=np.stack([anomaly_map(one[..., 0], size, sigma) for one in unified]),

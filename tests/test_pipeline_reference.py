@@ -70,6 +70,8 @@ CASES: dict[str, Config] = {
     "row order": weighted(resize=64, coarse_upsampling="row-order"),
     "no smoothing": weighted(resize=64, sigma=0),
     "wide smoothing": weighted(resize=64, sigma=30),
+    "each cell by itself": weighted(resize=64, score_sigma=0),
+    "score of wide surroundings": weighted(resize=64, score_sigma=2.5, radius=1),
 }
 
 
@@ -92,6 +94,7 @@ class Case:
             count=self.config.neighbours,
             size=self.config.input_size,
             sigma=self.config.sigma * self.config.input_size / 224,
+            score_sigma=self.config.score_sigma,
             radius=self.config.radius,
             upsampling=self.config.coarse_upsampling,
             without_pictures=without,

@@ -22,6 +22,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "sampling": "near-far",
         "distance_unit": "one",
         "neighbours": 4,
+        "score_sigma": 0.0,
         "budget_pictures": None,
     },
 }
@@ -115,6 +116,13 @@ class Config(BaseModel):
         ge=0,
         le=64,
         description="Gaussian smoothing of the map, pixels at 224 px; scales with the size",
+    )
+    score_sigma: float = Field(
+        1.0,
+        ge=0,
+        le=16,
+        description="Gaussian smoothing of the distances before the worst cell is taken, in cells "
+        "of the finest layer; 0 = each cell by itself, as the paper has it",
     )
     false_positive_rate: float = Field(
         0.01, gt=0, lt=0.5, description="share of good parts allowed above the threshold"

@@ -49,7 +49,7 @@ class Search:
     def __init__(self, config: Config, banks: Sequence[MemoryBank]) -> None:
         self.config = config
         self.banks = tuple(banks)
-        self._smoothing: dict[tuple[int, torch.device], Tensor] = {}
+        self._smoothing: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def __call__(
         self, features: Sequence[Tensor], without_pictures: Sequence[int] | None = None
@@ -82,23 +82,27 @@ class Search:
             distances.append(found[0])
             keys.append(found[1])
         unified = scoring.unify(distances, indices)
-        scores, cells = scoring.image_score(unified)
-        smoothing = (self._smooth(finest[0], device), self._smooth(finest[1], device))
+        config, levels = self.config, None
+        if config.score_sigma:
+            smoothing = [self._smooth(n, n, config.score_sigma, device) for n in finest]
+            levels = scoring.anomaly_map(unified, finest, (smoothing[0], smoothing[1])).flatten(1)
+        scores, cells = scoring.image_score(unified, levels)
+        smoothing = [self._smooth(n, config.input_size, config.map_sigma, device) for n in finest]
         rows = torch.arange(len(cells), device=device)
         at_worst = [(rows, index[cells], 0) for index in indices]
         return Scored(
             scores,
-            scoring.anomaly_map(unified, finest, smoothing),
+            scoring.anomaly_map(unified, finest, (smoothing[0], smoothing[1])),
             cells,
             torch.stack([d[at] for d, at in zip(distances, at_worst, strict=True)], dim=1),
             torch.stack([k[at] for k, at in zip(keys, at_worst, strict=True)], dim=1),
         )
 
-    def _smooth(self, cells: int, device: torch.device) -> Tensor:
-        if (cells, device) not in self._smoothing:
-            matrix = geometry.smoothing_matrix(cells, self.config.input_size, self.config.map_sigma)
-            self._smoothing[cells, device] = torch.from_numpy(matrix).float().to(device)
-        return self._smoothing[cells, device]
+    def _smooth(self, cells: int, pixels: int, sigma: float, device: torch.device) -> Tensor:
+        if (cells, pixels, device) not in self._smoothing:
+            matrix = geometry.smoothing_matrix(cells, pixels, sigma)
+            self._smoothing[cells, pixels, device] = torch.from_numpy(matrix).float().to(device)
+        return self._smoothing[cells, pixels, device]
 
 
 class Graph(nn.Module):

@@ -10,8 +10,8 @@ to nothing follows the encoder:
 - the ``b`` nearest keys are looked for at the worst cell only, by plain differences in float32;
   everywhere else the minimum is enough;
 - with ``precision="int8"`` products run on 8-bit keys and queries (a quarter of the bytes: keys are
-  read once per frame and do not stay in the cache). The :data:`RECHECKED` worst cells are then
-  compared again in float32, so that the score is exact.
+  read once per frame and do not stay in the cache). Where the score is a single cell's distance
+  (``score_sigma = 0``) the :data:`RECHECKED` worst cells are then compared again in float32.
 
 No torch here: whoever inspects with a bundle writes the graph anew from its memory.
 """
@@ -84,8 +84,11 @@ def write_search(
 
     unified = _unified(graph, layers)  # [H * W]
     cells = finest[0] * finest[1]
-    count = 1 if precision == "fp32" else min(RECHECKED, cells)
-    worst = graph.top_of_many(graph.reshape(unified, [1, cells]), (1, cells), count, largest=True)
+    levels = _smoothed(graph, unified, finest, finest, config.score_sigma)
+    # Smoothed levels are of many cells, which no second look at some of them would settle.
+    alone = precision == "fp32" or config.score_sigma > 0
+    count = 1 if alone else min(RECHECKED, cells)
+    worst = graph.top_of_many(graph.reshape(levels, [1, cells]), (1, cells), count, largest=True)
     worst = graph.reshape(worst, [count])  # [R]
     found = [layer.at(worst) for layer in layers]
     ranks = found[0][0]
@@ -102,23 +105,35 @@ def write_search(
             graph.add("Gather", value, chosen, axis=0) for value in (worst, ranks, distances, keys)
         )
 
-    score = graph.reshape(graph.slice(ranks, 0, 1, axis=1), [1])
+    if config.score_sigma:
+        score = graph.add("Gather", graph.reshape(levels, [cells]), worst, axis=0)  # [1]
+    else:
+        score = graph.reshape(graph.slice(ranks, 0, 1, axis=1), [1])
     if config.neighbours > 1:
         likely = graph.add("ReduceMax", graph.add("Softmax", ranks, axis=1), axes=[1], keepdims=0)
         score = graph.add("Mul", score, graph.add("Sub", graph.array([1.0], np.float32), likely))
-    rows, columns = (
-        geometry.smoothing_matrix(edge, config.input_size, config.map_sigma).astype(np.float32)
-        for edge in finest
-    )
-    smooth = graph.add("MatMul", graph.array(rows), graph.reshape(unified, [1, *finest]))
-    maps = graph.add("MatMul", smooth, graph.array(np.ascontiguousarray(columns.T)))
-
     size = config.input_size
+    maps = _smoothed(graph, unified, finest, (size, size), config.map_sigma)
     outputs = [(score, [1]), (maps, [1, size, size]), (worst, [1])]
     outputs += [(distances, [1, len(layers)]), (keys, [1, len(layers)])]
     return graph.model(
         [(name, [1, *shape]) for name, shape in zip(names, shapes, strict=True)], outputs
     )
+
+
+def _smoothed(
+    graph: Writer, unified: str, finest: tuple[int, int], onto: tuple[int, int], sigma: float
+) -> str:
+    """Distances ``[H * W]`` of the finest grid brought to ``[1, *onto]``, and smoothed there."""
+    cells = graph.reshape(unified, [1, *finest])
+    if onto == finest and sigma == 0:
+        return cells
+    rows, columns = (
+        geometry.smoothing_matrix(edge, pixels, sigma).astype(np.float32)
+        for edge, pixels in zip(finest, onto, strict=True)
+    )
+    smooth = graph.add("MatMul", graph.array(rows), cells)
+    return str(graph.add("MatMul", smooth, graph.array(np.ascontiguousarray(columns.T))))
 
 
 def _aggregate(graph: Writer, features: str) -> str:

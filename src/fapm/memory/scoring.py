@@ -36,29 +36,35 @@ def fill_ranks(distances: Tensor) -> Tensor:
     return known.cummax(dim=-1).values
 
 
-def image_score(unified: Tensor) -> tuple[Tensor, Tensor]:
+def image_score(unified: Tensor, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Score of each picture and the cell it comes from.
 
     At the cell with the largest unified distance ``N_b`` are the ``b`` nearest distances, and
     ``score = (1 - max softmax(N_b)) * N_b[0]``: a worst cell whose nearest key stands apart from
     the next ones scores less. With ``b = 1`` the score is the distance itself.
 
+    With ``levels`` those choose the cell, and stand for ``N_b[0]`` in the score: smoothed
+    distances, so that a single cell which nothing around it confirms does not decide.
+
     Parameters
     ----------
     unified
         float ``[B, H * W, b]``.
+    levels
+        float ``[B, H * W]``.
 
     Returns
     -------
     scores, cells
         float ``[B]`` and int64 ``[B]``.
     """
-    cells = unified[:, :, 0].argmax(dim=1)  # [B]
+    levels = unified[:, :, 0] if levels is None else levels
+    highest, cells = levels.max(dim=1)  # [B]
     nearest = unified[torch.arange(len(unified)), cells]  # [B, b]
     if nearest.shape[1] == 1:
-        return nearest[:, 0], cells
+        return highest, cells
     weight = 1 - torch.softmax(nearest, dim=1).amax(dim=1)
-    return weight * nearest[:, 0], cells
+    return weight * highest, cells
 
 
 def anomaly_map(unified: Tensor, size: tuple[int, int], smooth: tuple[Tensor, Tensor]) -> Tensor:
