@@ -43,28 +43,24 @@ from fapm.precision import choose_encoder
 DATA_SETS = ("screw", "magnetic_tile", "mvtec/transistor", "mvtec/bottle")
 TIMED_ON = "screw"
 LIMIT = 5  # times the latency of `fast`
-_THREE = ("blocks.1", "blocks.2", "blocks.4")
+_LITE1, _LITE2 = {"encoder": "efficientnet_lite1"}, {"encoder": "efficientnet_lite2"}
+# Smoothing of the score is one cell of stride 8; with three layers cells are half as wide.
+_FINE = {"layers": ("blocks.1", "blocks.2", "blocks.4"), "score_sigma": 2}
 CANDIDATES: dict[str, dict[str, Any]] = {
     "Lite0, 224": {},
     "Lite0, 224, cell by cell": {"score_sigma": 0},
+    "Lite0, 224, radius 1": {"radius": 1},
     "Lite0, 288": {"resize": 288},
-    "Lite0, 336": {"resize": 336},
     "Lite0, 336, cell by cell": {"resize": 336, "score_sigma": 0},
-    "Lite0, 384": {"resize": 384},
-    "Lite0, 448": {"resize": 448},
-    "Lite0, 336, three layers": {
-        "resize": 336,
-        "layers": _THREE,
-        "ratio": 0.05,
-        "score_sigma": 2,
-    },
-    "Lite0, 336, radius 1": {"resize": 336, "radius": 1},
-    "Lite0, 336, grid 4": {"resize": 336, "grid": 4},
-    "Lite1, 336": {"encoder": "efficientnet_lite1", "resize": 336},
-    "Lite2, 224": {"encoder": "efficientnet_lite2"},
-    "Lite2, 288": {"encoder": "efficientnet_lite2", "resize": 288},
-    "Lite2, 336": {"encoder": "efficientnet_lite2", "resize": 336},
-    "Lite2, 448": {"encoder": "efficientnet_lite2", "resize": 448},
+    "Lite0, 336": {"resize": 336},
+    "Lite0, 336, 5 %": {"resize": 336, "ratio": 0.05},
+    "Lite0, 448, 5 %": {"resize": 448, "ratio": 0.05},
+    "Lite0, 288, 3 layers, 2.5 %": {"resize": 288, "ratio": 0.025, **_FINE},
+    "Lite0, 336, 3 layers, 2.5 %": {"resize": 336, "ratio": 0.025, **_FINE},
+    "Lite0, 336, 3 layers, 5 %": {"resize": 336, "ratio": 0.05, **_FINE},
+    "Lite1, 336, 5 %": {"resize": 336, "ratio": 0.05, **_LITE1},
+    "Lite2, 288, 5 %": {"resize": 288, "ratio": 0.05, **_LITE2},
+    "Lite2, 336, 5 %": {"resize": 336, "ratio": 0.05, **_LITE2},
 }
 _BATCH = 4
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import fapm
 from fapm import Detector
-from fapm.archive import read_archive
+from fapm.archive import read_archive, write_archive
 from fapm.config import Config
 from fapm.errors import BundleError, OutputError
 from stripes import (
@@ -57,6 +57,17 @@ def test_a_loaded_detector_knows_what_the_saved_one_knew(tmp_path: Path) -> None
     np.testing.assert_array_equal(
         loaded.fitted_.calibration.scores, held.fitted_.calibration.scores
     )
+
+
+def test_a_bundle_from_before_smoothing_scores_as_it_was_fitted(
+    tmp_path: Path, bundle: Path
+) -> None:
+    manifest, parts = read_archive(bundle)
+    config = {k: v for k, v in manifest["config"].items() if k != "score_sigma"}
+    kept = {k: v for k, v in manifest.items() if k not in ("format", "format_version", "parts")}
+    write_archive(tmp_path / "old.fapm", {**kept, "config": config}, parts)
+    assert fapm.load(tmp_path / "old.fapm").config.score_sigma == 0
+    assert fapm.load(bundle).config.score_sigma == 1
 
 
 def test_one_picture_can_be_saved_and_loaded(tmp_path: Path) -> None:

@@ -54,6 +54,12 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("radius", -1),
     ("radius", 9),
     ("coarse_upsampling", "bilinear"),
+    ("rotations", 0),
+    ("rotations", 37),
+    ("rotations", None),
+    ("score_sigma", -0.1),
+    ("score_sigma", 16.5),
+    ("score_sigma", math.nan),
     ("sigma", -0.1),
     ("sigma", 65),
     ("sigma", math.nan),
@@ -136,6 +142,7 @@ def test_paper_is_the_papers() -> None:
         "distance_unit": "one",
         "budget_pictures": None,
         "neighbours": 4,
+        "score_sigma": 0.0,
     }
     assert (paper.grid, paper.ratio, paper.neighbours) == (7, 0.1, 4)
     assert (paper.far_threshold, paper.sigma, paper.radius) == (0.5, 4.0, 0)

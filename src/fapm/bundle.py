@@ -121,7 +121,8 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
 
 
 def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
-    config = Config(**manifest["config"])
+    # A bundle that says nothing of smoothing is from before it, and so are its thresholds.
+    config = Config(**{"score_sigma": 0, **manifest["config"]})
     pictures = _texts(manifest["pictures"])
     thumbnails = {f"thumbnails/{i:06d}.jpg": i for i in range(len(pictures))}
     _require(bool(pictures), "it has no pictures")
