@@ -29,12 +29,10 @@ SAMPLING = {
     "fast, near-far": ("--sampling", "near-far"),
     "fast (equal-radius)": (),
 }
-_FINE = ("--layers", "blocks.1,blocks.2,blocks.4")
 PRESETS = {
     "fast": (),
-    "three layers": _FINE,
-    "accurate (336 px)": ("--preset", "accurate"),
-    "336 px, three layers": ("--resize", "336", *_FINE),
+    "accurate": ("--preset", "accurate"),
+    "accurate, 10 % of the vectors": ("--preset", "accurate", "--ratio", "0.1"),
 }
 KEYS = {
     "all keys": (),

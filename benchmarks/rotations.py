@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from stability import scores
 
 import fapm
 from fapm.datasets import load_dataset
 from fapm.metrics import auroc
+from stability import scores
 
 
 def main() -> None:

