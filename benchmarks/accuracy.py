@@ -20,7 +20,7 @@ from typing import Any
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 # The paper's frame and score.
-CROP = ("--resize", "256", "--crop", "224", "--neighbours", "4")
+CROP = ("--resize", "256", "--crop", "224", "--neighbours", "4", "--score-sigma", "0")
 SAMPLING = {
     "256 -> crop 224, b = 4, plain": (*CROP, "--sampling", "none"),
     "256 -> crop 224, b = 4, near-far": (*CROP, "--sampling", "near-far"),

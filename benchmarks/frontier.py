@@ -19,6 +19,7 @@ import argparse
 import json
 import statistics
 import time
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ from fapm.memory.patches import patch_vectors
 from fapm.metrics import auroc
 from fapm.precision import choose_encoder
 
-DATA_SETS = ("screw", "magnetic_tile", "mvtec/transistor", "mvtec/bottle")
+# MVTec bottle tells nothing here: every candidate gives 100.
+DATA_SETS = ("screw", "magnetic_tile", "mvtec/transistor")
 TIMED_ON = "screw"
 LIMIT = 5  # times the latency of `fast`
 _LITE1, _LITE2 = {"encoder": "efficientnet_lite1"}, {"encoder": "efficientnet_lite2"}
@@ -55,9 +57,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "Lite0, 336": {"resize": 336},
     "Lite0, 336, 5 %": {"resize": 336, "ratio": 0.05},
     "Lite0, 448, 5 %": {"resize": 448, "ratio": 0.05},
-    "Lite0, 288, 3 layers, 2.5 %": {"resize": 288, "ratio": 0.025, **_FINE},
     "Lite0, 336, 3 layers, 2.5 %": {"resize": 336, "ratio": 0.025, **_FINE},
-    "Lite0, 336, 3 layers, 5 %": {"resize": 336, "ratio": 0.05, **_FINE},
     "Lite1, 336, 5 %": {"resize": 336, "ratio": 0.05, **_LITE1},
     "Lite2, 288, 5 %": {"resize": 288, "ratio": 0.05, **_LITE2},
     "Lite2, 336, 5 %": {"resize": 336, "ratio": 0.05, **_LITE2},
@@ -65,8 +65,12 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 _BATCH = 4
 
 
-def encode(config: Config, paths: list[Path]) -> list[Tensor]:
+@lru_cache(maxsize=2)  # the candidates that share features follow each other
+def encode(
+    name: str, resize: int, layers: tuple[str, ...], paths: tuple[Path, ...]
+) -> list[Tensor]:
     """Aggregated features of pictures, per layer float32 ``[N, C, H, W]``."""
+    config = Config.create(encoder=name, resize=resize, layers=layers)
     encoder = create_encoder(config)
     frozen, _ = choose_encoder(encoder, config, Runtime(), list)
     runner = open_encoder(frozen, Runtime())
@@ -115,7 +119,8 @@ def measure_accuracy(config: Config, root: Path, orders: int) -> list[float]:
     """Image AUROC in percent, by order of the training pictures."""
     data = load_dataset(root)
     good = [sample.path for sample in data.train if sample.label != 1]
-    known, asked = encode(config, good), encode(config, [sample.path for sample in data.test])
+    features = partial(encode, config.encoder, config.resize, config.layers)
+    known, asked = features(tuple(good)), features(tuple(sample.path for sample in data.test))
     labels = [sample.label for sample in data.test]
     found = []
     for order in range(orders):

@@ -14,7 +14,7 @@ CoarseUpsampling = Literal["nearest", "row-order"]
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
-    "accurate": {"resize": 336},
+    "accurate": {"resize": 336, "ratio": 0.05},
     "paper": {
         "encoder": "wide_resnet50_2.tv_in1k",
         "resize": 256,
