@@ -177,7 +177,10 @@ def test_a_config_cannot_be_changed() -> None:
 
 
 def test_equal_configs_are_one_dictionary_key() -> None:
-    assert len({Config(), Config.create("fast"), Config.create("accurate", resize=224, ratio=0.1)}) == 1
+    assert (
+        len({Config(), Config.create("fast"), Config.create("accurate", resize=224, ratio=0.1)})
+        == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_the_same_keys_are_memorised(case: Case) -> None:
 
 def test_scores_and_worst_cells_are_equal(case: Case, scored: Scored) -> None:
     judged = case.judge(case.asked)
-    np.testing.assert_allclose(scored.scores.numpy(), judged.scores, rtol=1e-4)
+    np.testing.assert_allclose(scored.scores.numpy(), judged.scores, rtol=2e-4)
     np.testing.assert_array_equal(scored.cells.numpy(), judged.cells)
 
 
