@@ -20,7 +20,7 @@ from typing import Any
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 # The paper's frame and score.
-CROP = ("--resize", "256", "--crop", "224", "--neighbours", "4")
+CROP = ("--resize", "256", "--crop", "224", "--neighbours", "4", "--score-sigma", "0")
 SAMPLING = {
     "256 -> crop 224, b = 4, plain": (*CROP, "--sampling", "none"),
     "256 -> crop 224, b = 4, near-far": (*CROP, "--sampling", "near-far"),
@@ -29,12 +29,10 @@ SAMPLING = {
     "fast, near-far": ("--sampling", "near-far"),
     "fast (equal-radius)": (),
 }
-_FINE = ("--layers", "blocks.1,blocks.2,blocks.4")
 PRESETS = {
     "fast": (),
-    "three layers": _FINE,
-    "accurate (336 px)": ("--preset", "accurate"),
-    "336 px, three layers": ("--resize", "336", *_FINE),
+    "accurate": ("--preset", "accurate"),
+    "accurate, 10 % of the vectors": ("--preset", "accurate", "--ratio", "0.1"),
 }
 KEYS = {
     "all keys": (),

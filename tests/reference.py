@@ -339,14 +339,24 @@ def softmax(values: Floats) -> Floats:
     return powers / powers.sum()
 
 
-def image_score(unified: Floats, inside: NDArray[np.bool_] | None = None) -> tuple[float, int]:
-    """``(1 - max softmax(N_b)) * N_b[0]`` at the worst cell of ``[H, W, b]``, and that cell."""
-    cells = unified.reshape(-1, unified.shape[-1])
-    among = np.arange(len(cells)) if inside is None else np.flatnonzero(inside)
-    worst = int(among[np.argmax(cells[among, 0])])
-    nearest = cells[worst]
-    weight = 1 - softmax(nearest).max() if len(nearest) > 1 else 1.0
-    return float(weight * nearest[0]), worst
+def image_score(
+    unified: Floats, sigma: float = 0, inside: NDArray[np.bool_] | None = None
+) -> tuple[float, int]:
+    """``(1 - max softmax(N_b)) * N_b[0]`` at the worst cell of ``[H, W, b]``, and that cell.
+
+    Ours with ``sigma``: the nearest distances are smoothed first, by a Gaussian over the cells;
+    with a mask each is the mean of cells inside alone.
+    """
+    nearest = unified[..., 0]
+    seen = np.ones(nearest.shape) if inside is None else inside.reshape(nearest.shape) * 1.0
+    levels = nearest
+    if sigma:
+        share = scipy.ndimage.gaussian_filter(seen, sigma)
+        levels = scipy.ndimage.gaussian_filter(nearest * seen, sigma) / np.maximum(share, 1e-12)
+    worst = int(np.argmax(np.where(seen > 0, levels, -1)))
+    ranks = unified.reshape(-1, unified.shape[-1])[worst]
+    weight = 1 - softmax(ranks).max() if len(ranks) > 1 else 1.0
+    return float(weight * levels.ravel()[worst]), worst
 
 
 def bilinear(cells: Floats, size: int) -> Floats:
@@ -400,6 +410,7 @@ def judge(
     count: int,
     size: int,
     sigma: float,
+    score_sigma: float = 0.0,
     radius: int = 0,
     upsampling: str = "nearest",
     without_pictures: Sequence[int] | None = None,
@@ -417,12 +428,12 @@ def judge(
         distances.append(found.reshape(len(features), *features.shape[2:], count))
     unified = unify(distances, upsampling)
     if roi is None:
-        scored = [image_score(one) for one in unified]
+        scored = [image_score(one, score_sigma) for one in unified]
         maps = [anomaly_map(one[..., 0], size, sigma) for one in unified]
     else:
         (inside,) = inspected_cells(roi, [unified.shape[1:3]])
         unified = np.where(inside[None, :, :, None], unified, 0)
-        scored = [image_score(one, inside) for one in unified]
+        scored = [image_score(one, score_sigma, inside) for one in unified]
         maps = [masked_map(one[..., 0], inside, roi, sigma) for one in unified]
     return Judged(
         scores=np.array([score for score, _ in scored]),

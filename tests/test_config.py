@@ -56,6 +56,12 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("radius", -1),
     ("radius", 9),
     ("coarse_upsampling", "bilinear"),
+    ("rotations", 0),
+    ("rotations", 37),
+    ("rotations", None),
+    ("score_sigma", -0.1),
+    ("score_sigma", 16.5),
+    ("score_sigma", math.nan),
     ("sigma", -0.1),
     ("sigma", 65),
     ("sigma", math.nan),
@@ -126,8 +132,8 @@ def test_fast_is_the_default_and_sees_the_whole_frame() -> None:
     assert (fast.layers, fast.weights) == ((), None)
 
 
-def test_accurate_is_fast_on_larger_frames() -> None:
-    assert Config.create("accurate") == Config.create("fast", resize=336)
+def test_accurate_is_fast_on_larger_frames_with_as_many_keys() -> None:
+    assert Config.create("accurate") == Config.create("fast", resize=336, ratio=0.05, score_sigma=1)
 
 
 def test_paper_is_the_papers() -> None:
@@ -141,6 +147,7 @@ def test_paper_is_the_papers() -> None:
         "distance_unit": "one",
         "budget_pictures": None,
         "neighbours": 4,
+        "score_sigma": 0.0,
     }
     assert (paper.grid, paper.ratio, paper.neighbours) == (7, 0.1, 4)
     assert (paper.far_threshold, paper.sigma, paper.radius) == (0.5, 4.0, 0)
@@ -175,7 +182,16 @@ def test_a_config_cannot_be_changed() -> None:
 
 
 def test_equal_configs_are_one_dictionary_key() -> None:
-    assert len({Config(), Config.create("fast"), Config.create("accurate", resize=224)}) == 1
+    assert (
+        len(
+            {
+                Config(),
+                Config.create("fast"),
+                Config.create("accurate", resize=224, ratio=0.1, score_sigma=0),
+            }
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize(

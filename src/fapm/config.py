@@ -15,7 +15,7 @@ Align = Literal["none", "shift", "rigid", "similarity", "auto"]
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
-    "accurate": {"resize": 336},
+    "accurate": {"resize": 336, "ratio": 0.05, "score_sigma": 1.0},
     "paper": {
         "encoder": "wide_resnet50_2.tv_in1k",
         "resize": 256,
@@ -106,6 +106,13 @@ class Config(BaseModel):
         le=8,
         description="patches up to this far away are searched too; 0 = own patch only",
     )
+    rotations: int = Field(
+        1,
+        ge=1,
+        le=36,
+        description="angles around the circle each good picture is memorised at, for parts in any "
+        "orientation; the number of keys stays the same; 1 = as it is",
+    )
     coarse_upsampling: CoarseUpsampling = Field(
         "nearest", description="row-order repeats a defect of the authors' code, for comparison"
     )
@@ -114,6 +121,13 @@ class Config(BaseModel):
         ge=0,
         le=64,
         description="Gaussian smoothing of the map, pixels at 224 px; scales with the size",
+    )
+    score_sigma: float = Field(
+        0.0,
+        ge=0,
+        le=16,
+        description="Gaussian smoothing of the distances before the worst cell is taken, in cells "
+        "of the finest layer; 0 = each cell by itself, as the paper has it",
     )
     false_positive_rate: float = Field(
         0.01, gt=0, lt=0.5, description="share of good parts allowed above the threshold"
@@ -158,6 +172,11 @@ class Config(BaseModel):
             raise ValueError(
                 f"unsure_rate: {self.unsure_rate} is below false_positive_rate "
                 f"{self.false_positive_rate}; the unsure band lies below the threshold"
+            )
+        if self.rotations > 1 and self.align != "none":
+            raise ValueError(
+                "rotations: parts that are aligned all lie one way; use either --rotations or "
+                "--align"
             )
         if len(set(self.layers)) != len(self.layers):
             raise ValueError(f"layers: {','.join(self.layers)} names a layer twice")

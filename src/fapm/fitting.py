@@ -36,6 +36,7 @@ from fapm.precision import choose_encoder
 from fapm.prediction import Failure
 from fapm.roi import Region, drawn_roi, inspected_cells
 from fapm.spool import Rows, Spool
+from fapm.turned import turned_back
 
 # Leave-one-out holds this many distances at a time (float32).
 _DISTANCES = 2**25
@@ -107,6 +108,7 @@ def fit(
             roi=area,
             aligner=aligner,
             with_look=True,
+            turned=True,
         )
 
     def usable() -> Iterator[Frame]:
@@ -117,9 +119,11 @@ def fit(
                 error = frame.error.replace(frame.source, names[number])
                 left_out.append(Failure(names[number], error))
             else:
-                yield replace(frame, name=names[number])
-                for pixels in augmented(frame.pixels, rows - 1, (config.seed, number)):
-                    yield replace(frame, pixels=pixels)
+                yield replace(frame, name=names[number], turned=())
+                for pixels in frame.turned:
+                    yield replace(frame, pixels=pixels, turned=())
+                for pixels in augmented(frame.pixels, config.augment, (config.seed, number)):
+                    yield replace(frame, pixels=pixels, turned=())
 
     def sample() -> list[NDArray[np.uint8]]:
         step = max(1, -(-len(pictures) // SAMPLE))
@@ -127,7 +131,8 @@ def fit(
         return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
 
     aligner: Aligner | None = None
-    rows = 1 + config.augment  # of each picture: itself and its copies
+    # Of each picture: itself, turned, and its copies. Turned ones do not count for the ratio.
+    rows, counted = config.rotations + config.augment, 1 + config.augment
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     remarks = [reason]
     template, reason = choose_template(sample, config, frozen, runtime)
@@ -146,11 +151,11 @@ def fit(
             spool.append(aggregate([torch.from_numpy(f) for f in raw], config))
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
             if len(frames) == len(batch):  # the first batch: it warms up
-                _budgets(config, spool, rows * len(pictures), inside)
+                _budgets(config, spool, counted * len(pictures), inside)
                 started = time.perf_counter()
             elif len(frames) == _TRIAL:
                 seconds = (time.perf_counter() - started) / (_TRIAL - BATCH)
-                planned = _budgets(config, spool, rows * len(pictures), inside)
+                planned = _budgets(config, spool, counted * len(pictures), inside)
                 cost = expected_cost(rows * len(pictures), seconds, spool.shapes, planned)
                 if cost.seconds > _LONG:
                     remark(str(cost))
@@ -174,7 +179,7 @@ def fit(
             frames = [frames[i] for i in kept]
         features = spool.select([rows * i + copy for i in kept for copy in range(rows)])
         banks = []
-        planned = _budgets(config, spool, features.count, inside)
+        planned = _budgets(config, spool, counted * len(frames), inside)
         for number, (budget, (_, height, width)) in enumerate(
             zip(planned, spool.shapes, strict=True)
         ):
@@ -191,7 +196,8 @@ def fit(
                     far_threshold=config.far_threshold,
                     inside=inside[number],
                 )
-            banks.append(replace(bank, pictures=bank.pictures // rows))
+            sizes = [(f.height, f.width) for f in frames]
+            banks.append(turned_back(bank, config.rotations, rows, sizes))
         progress("memorise", len(planned), len(planned))
         originals = spool.select([rows * i for i in kept])
         distances: list[NDArray[np.float32]] = []

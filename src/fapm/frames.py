@@ -33,6 +33,7 @@ class Frame:
     ``registration`` says where the pixels lay before they were put in the template's place; None
     without alignment.
     ``look`` is what drift is measured by, where it is asked for.
+    ``turned`` are further frames of the picture, turned by equal steps (``Config.rotations``).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Frame:
     thumbnail: bytes | None = None
     registration: Registration | None = None
     look: Look | None = None
+    turned: tuple[NDArray[np.uint8], ...] = ()
 
 
 def read_frame(
@@ -55,12 +57,13 @@ def read_frame(
     roi: Roi | None = None,
     aligner: Aligner | None = None,
     with_look: bool = False,
+    turned: bool = False,
 ) -> Frame | Failure:
     """Decode and resize one picture; a :class:`Failure` if it cannot be used.
 
     ``name`` is what an array is called; a file is called by its path. One of another shape than
     ``roi`` was drawn on cannot be used. With an ``aligner`` the frame is put in its template's
-    place.
+    place. With ``turned`` it comes with those of the picture turned, for memorising.
     """
     try:
         if isinstance(picture, (str, Path)):
@@ -73,14 +76,27 @@ def read_frame(
         return Failure(name, str(error))
     if reason := shape_error(roi, (height, width)):
         return Failure(name, f"{name}: {reason}")
-    frame = images.prepare(pixels, config.resize, config.crop, interpolation)
+
+    def prepared(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return images.prepare(picture, config.resize, config.crop, interpolation)
+
+    frame = prepared(pixels)
     seen = look(frame) if with_look else None  # what the camera shows, wherever the part lies
     registration = None
     if aligner is not None:
         registration = aligner.register(frame)
         frame = aligner.place(frame, registration)
+    # Turned before it is resized: a frame that is squashed to a square would be sheared.
+    angles = [360 * i / config.rotations for i in range(1, config.rotations)] if turned else []
     return Frame(
-        name, frame, height, width, _thumbnail(pixels) if thumbnail else None, registration, seen
+        name,
+        frame,
+        height,
+        width,
+        _thumbnail(pixels) if thumbnail else None,
+        registration,
+        seen,
+        tuple(prepared(images.rotate(pixels, angle)) for angle in angles),
     )
 
 

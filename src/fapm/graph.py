@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class Search:
         self.config = config
         self.banks = tuple(banks)
         self.roi = roi
-        self._smoothing: dict[tuple[int, torch.device], Tensor] = {}
+        self._smoothing: dict[tuple[Any, ...], list[Tensor]] = {}
 
     def __call__(
         self, features: Sequence[Tensor], without_pictures: Sequence[int] | None = None
@@ -93,39 +93,53 @@ class Search:
             distances.append(found[0])
             keys.append(found[1])
         unified = scoring.unify(distances, indices)
-        outside, weights = self._outside(finest, device)
-        if outside is not None:  # where a coarse cell is inspected, and one of its fine ones is not
+        config, levels = self.config, None
+        frame = (config.input_size, config.input_size)
+        inside = None
+        if self.roi is not None:  # a coarse cell may be inspected, and one of its fine ones not
+            inside = geometry.inside_cells(self.roi, [finest])[0].reshape(finest)
+            outside = torch.from_numpy(~inside.ravel()).to(device)
             unified = unified.masked_fill(outside[:, None], 0)
-        scores, cells = scoring.image_score(unified, outside)
-        smoothing = (self._smooth(finest[0], device), self._smooth(finest[1], device))
+            levels = unified[:, :, 0].masked_fill(outside, -1)
+        if config.score_sigma:
+            levels = self._smoothed(unified, finest, finest, config.score_sigma, inside, inside)
+            levels = levels.flatten(1)
+            levels = levels if self.roi is None else levels.masked_fill(outside, -1)
+        scores, cells = scoring.image_score(unified, levels)
         rows = torch.arange(cells.shape[0], device=device)
         at_worst = [(rows, index[cells], 0) for index in indices]
         return Scored(
             scores,
-            scoring.anomaly_map(unified, finest, smoothing) * weights,
+            self._smoothed(unified, finest, frame, config.map_sigma, inside, self.roi),
             cells,
             torch.stack([d[at] for d, at in zip(distances, at_worst, strict=True)], dim=1),
             torch.stack([k[at] for k, at in zip(keys, at_worst, strict=True)], dim=1),
         )
 
-    def _outside(
-        self, finest: tuple[int, int], device: torch.device
-    ) -> tuple[Tensor | None, Tensor]:
-        """Cells of the finest grid that are not inspected, and what the map is multiplied by."""
-        if self.roi is None:
-            return None, torch.ones((), device=device)
-        ((inside,), size) = geometry.inside_cells(self.roi, [finest]), self.config.input_size
-        rows, columns = (
-            geometry.smoothing_matrix(edge, size, self.config.map_sigma) for edge in finest
-        )
-        weights = geometry.map_weights(self.roi, inside, (rows, columns))
-        return torch.from_numpy(~inside).to(device), torch.from_numpy(weights).float().to(device)
-
-    def _smooth(self, cells: int, device: torch.device) -> Tensor:
-        if (cells, device) not in self._smoothing:
-            matrix = geometry.smoothing_matrix(cells, self.config.input_size, self.config.map_sigma)
-            self._smoothing[cells, device] = torch.from_numpy(matrix).float().to(device)
-        return self._smoothing[cells, device]
+    def _smoothed(
+        self,
+        unified: Tensor,
+        finest: tuple[int, int],
+        onto: tuple[int, int],
+        sigma: float,
+        inside: NDArray[np.bool_] | None,
+        shown: NDArray[np.bool_] | None,
+    ) -> Tensor:
+        """Distances brought to ``[B, *onto]`` and smoothed, where ``shown`` and of ``inside``."""
+        key = (finest, onto, sigma, unified.device)
+        if key not in self._smoothing:
+            matrices = [
+                geometry.smoothing_matrix(n, pixels, sigma)
+                for n, pixels in zip(finest, onto, strict=True)
+            ]
+            weights = np.ones((1, 1))
+            if inside is not None and shown is not None:
+                weights = geometry.map_weights(shown, inside.ravel(), (matrices[0], matrices[1]))
+            self._smoothing[key] = [
+                torch.from_numpy(m).float().to(unified.device) for m in (*matrices, weights)
+            ]
+        rows, columns, factor = self._smoothing[key]
+        return scoring.anomaly_map(unified, finest, (rows, columns)) * factor
 
 
 class Graph(nn.Module):

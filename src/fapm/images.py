@@ -160,6 +160,24 @@ def prepare(
     return np.ascontiguousarray(resized[window, window])
 
 
+def rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
+    """Turn a picture counter-clockwise about its centre, within its own frame.
+
+    Where it turns out of the picture the border is repeated.
+
+    Returns
+    -------
+    ``uint8 [H, W, 3]`` as `image`.
+    """
+    height, width = image.shape[:2]
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    turn = cv2.getRotationMatrix2D(centre, degrees, 1.0)
+    turned = cv2.warpAffine(
+        image, turn, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(turned, np.uint8)
+
+
 def prepare_mask(mask: NDArray[np.bool_], resize: int, crop: int | None) -> NDArray[np.bool_]:
     """:func:`prepare` for a mask: ``bool [H, W]`` to ``bool [S, S]``, nearest neighbour."""
     window = crop_window(resize, crop)

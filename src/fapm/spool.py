@@ -282,7 +282,7 @@ class _InFile:
         cells = self._cells[patch]
         count = (stop - start) * len(cells) * self._channels
         values = self._read_into[:count].reshape(stop - start, len(cells), self._channels)
-        view = values.data.cast("B")
+        view = _bytes(values)
         self._file.seek(self._starts[patch] + start * self._row(cells))
         while view:
             taken = self._file.readinto(view)
@@ -297,9 +297,14 @@ class _InFile:
 
 
 def _write_all(file: RawIOBase, values: NDArray[np.float16]) -> None:
-    view = values.data.cast("B")
+    view = _bytes(values)
     while view:
         view = view[file.write(view) :]
+
+
+def _bytes(values: NDArray[np.float16]) -> memoryview:
+    """Also of a patch of which nothing is inspected, and which has none."""
+    return values.reshape(-1).view(np.uint8).data
 
 
 def _unwritable(where: Path, error: OSError) -> OutputError:

@@ -37,34 +37,35 @@ def fill_ranks(distances: Tensor) -> Tensor:
     return torch.where(missing, last, distances)
 
 
-def image_score(unified: Tensor, outside: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def image_score(unified: Tensor, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Score of each picture and the cell it comes from.
 
     At the cell with the largest unified distance ``N_b`` are the ``b`` nearest distances, and
     ``score = (1 - max softmax(N_b)) * N_b[0]``: a worst cell whose nearest key stands apart from
     the next ones scores less. With ``b = 1`` the score is the distance itself.
 
+    With ``levels`` those choose the cell, and stand for ``N_b[0]`` in the score: smoothed
+    distances, so that a single cell which nothing around it confirms does not decide.
+
     Parameters
     ----------
     unified
         float ``[B, H * W, b]``.
-    outside
-        bool ``[H * W]``, cells that are not inspected: none of them is the worst.
+    levels
+        float ``[B, H * W]``.
 
     Returns
     -------
     scores, cells
         float ``[B]`` and int64 ``[B]``.
     """
-    nearest = unified[:, :, 0]
-    if outside is not None:
-        nearest = nearest.masked_fill(outside, -1)
-    cells = nearest.argmax(dim=1)  # [B]
+    levels = unified[:, :, 0] if levels is None else levels
+    highest, cells = levels.max(dim=1)  # [B]
     nearest = unified[torch.arange(unified.shape[0]), cells]  # [B, b]; len() would fix B on export
     if nearest.shape[1] == 1:
-        return nearest[:, 0], cells
+        return highest, cells
     weight = 1 - torch.softmax(nearest, dim=1).amax(dim=1)
-    return weight * nearest[:, 0], cells
+    return weight * highest, cells
 
 
 def anomaly_map(unified: Tensor, size: tuple[int, int], smooth: tuple[Tensor, Tensor]) -> Tensor:
