@@ -3,10 +3,11 @@
     python benchmarks/contamination.py [DATA_ROOT] [--seeds 3] [--only NAME ...] [--resize 224]
 
 Defective test pictures are planted among the training pictures, so that they are 0, 5, 10 or 20 %
-of them. *In the first 10 %*: how many of the planted rank in the first tenth of ``fapm audit``
-(at 20 %: of as many as fit there). *Removed*: defects and good pictures that ``--robust`` leaves
-out, which is decided without knowing the share. Image AUROC is of the test pictures without those
-planted. Means over the seeds. DATA_ROOT holds data sets in any layout that ``fapm evaluate`` reads.
+of them (fewer where the set has no more: ten are left to test with). *In the first 10 %*: how many
+of the planted rank in the first tenth of ``fapm audit`` (of as many as fit there). *Removed*:
+defects and good pictures that ``--robust`` leaves out, which is decided without knowing the share.
+Image AUROC is of the test pictures without those planted. Means over the seeds. DATA_ROOT holds
+data sets in any layout that ``fapm evaluate`` reads.
 """
 
 from __future__ import annotations
@@ -66,8 +67,10 @@ def main() -> None:
                 hit = len(planted & set(top)) / max(1, min(count, len(top)))
                 rows.append((100 * hit, len(out & planted), len(out - planted), *points))
             hit, removed, lost, plain, kept = np.mean(rows, axis=0)
+            planted_share = 100 * count / (count + len(train))
+            first = f"{hit:.0f} %" if count else "-"
             print(
-                f"| {name} | {count} ({100 * share:g} %) | {f'{hit:.0f} %' if count else '-'} "
+                f"| {name} | {count} ({planted_share:.0f} %) | {first} "
                 f"| {removed:.1f} | {lost:.1f} of {len(train)} | {plain:.2f} | {kept:.2f} |",
                 flush=True,
             )
