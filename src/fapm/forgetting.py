@@ -107,7 +107,9 @@ def find_picture(names: Sequence[str], wanted: str) -> int:
             or name.endswith(f"/{path}")]  # fmt: skip
     if len(ends) == 1:
         return ends[0]
-    near = [names[i] for i in ends] or difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
+    stem = path.rpartition("/")[2].rpartition(".")[0]
+    near = [names[i] for i in ends] or [name for name in names if stem and stem in name]
+    near = near or difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
     kind = "several pictures are called so" if ends else "no picture of this detector"
     known = ", ".join(near[:5]) if near else f"{names[0]} ... {names[-1]}"
     raise DatasetError(f"{wanted}: {kind}; {'near it' if near else 'there are'}: {known}")
@@ -137,8 +139,8 @@ def _without(bank: MemoryBank, picture: int, name: str) -> MemoryBank:
             lost, left = bank.keys[rows[gone[rows]]], bank.keys[rows[keep[rows]]]
             ways = [np.linalg.norm(left - key, axis=1).min() for key in lost]
             radii[patch] += np.float32(max(ways))
-        elif len(rows) == 1 and radii[patch] == 0:
-            # All pictures have this very vector here: the key is another's as well.
+        elif radii[patch] == 0:
+            # All pictures have these very vectors here: the keys are another's as well.
             keep[rows] = True
             owners[rows] = 0 if picture else 1
         else:
