@@ -261,6 +261,8 @@ class _InFile:
                 "which those of so many pictures are kept; fit on fewer"
             )
         for at, cells in zip(self._starts, self._cells, strict=True):
+            if not len(cells):
+                continue
             values = patch_vectors(half, cells).contiguous().numpy()
             try:
                 self._file.seek(at + start * self._row(cells))
@@ -274,7 +276,8 @@ class _InFile:
     def pictures(self, start: int, stop: int) -> Tensor:
         found = torch.zeros(stop - start, self._height * self._width, self._channels)
         for patch, cells in enumerate(self._cells):
-            found[:, cells] = self._read(patch, start, stop).float()
+            if len(cells):
+                found[:, cells] = self._read(patch, start, stop).float()
         return found.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)
 
     def _read(self, patch: int, start: int, stop: int) -> Tensor:
