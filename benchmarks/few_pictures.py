@@ -100,7 +100,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "fapm"  # the same figures, the same file
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.2))
+    figure, axes = pyplot.subplots(figsize=(8.5, 4))
     for number, name in enumerate(dict.fromkeys(row["data set"] for row in rows)):
         for setting, style in zip(SETTINGS, ("--", "-"), strict=True):
             line = [r for r in rows if r["data set"] == name and r["setting"] == setting]
@@ -118,7 +118,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("good pictures")
     axes.set_ylabel("image AUROC, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=8, handlelength=3.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
