@@ -59,9 +59,10 @@ def gain(factor: float) -> Change:
     )
 
 
-def shift(pixels: float) -> Change:
+def shift(pixels: int) -> Change:
     def moved(frame: Picture, part: float) -> Picture:
-        matrix = np.array([[1, 0, part * pixels], [0, 1, 0]], np.float32)
+        # Whole pixels: between them it would be blurred too.
+        matrix = np.array([[1, 0, round(part * pixels)], [0, 1, 0]], np.float32)
         return cv2.warpAffine(
             frame, matrix, frame.shape[1::-1], borderMode=cv2.BORDER_REPLICATE
         ).astype(np.uint8)
@@ -73,12 +74,12 @@ def blur(sigma: float) -> Change:
     return lambda frame, part: cv2.GaussianBlur(frame, (0, 0), part * sigma).astype(np.uint8)
 
 
-def dirt(opacity: float) -> Change:
+def dirt(opacity: float, row: float = 0.4, column: float = 0.35) -> Change:
     """A greasy spot of 24 px radius: what is behind is blurred and darker."""
 
     def dirty(frame: Picture, part: float) -> Picture:
         y, x = np.mgrid[: frame.shape[0], : frame.shape[1]]
-        distance = np.hypot(y - 0.4 * frame.shape[0], x - 0.35 * frame.shape[1])
+        distance = np.hypot(y - row * frame.shape[0], x - column * frame.shape[1])
         cover = part * opacity / (1 + np.exp((distance - 24) / 3))[:, :, None]
         behind = 0.6 * cv2.GaussianBlur(frame, (0, 0), 6).astype(np.float32)
         return (frame * (1 - cover) + behind * cover).round().astype(np.uint8)
@@ -86,11 +87,16 @@ def dirt(opacity: float) -> Change:
     return dirty
 
 
+SPOTS = {"centre": (0.5, 0.5), "beside it": (0.4, 0.35), "corner": (0.2, 0.8)}
 CASES = [
     *(Case(f"brightness x {f:g}", "light", gain(f)) for f in (0.8, 0.9, 1.1, 1.2)),
     *(Case(f"shift {p} px", "camera", shift(p)) for p in (2, 4, 8)),
     *(Case(f"blur sigma {s}", "lens", blur(s)) for s in (1, 2)),
-    *(Case(f"spot, opacity {o:g}", "lens", dirt(o)) for o in (0.25, 0.5)),
+    *(
+        Case(f"spot, opacity {opacity:g}, {place}", "lens", dirt(opacity, *at))
+        for opacity in (0.25, 0.5)
+        for place, at in SPOTS.items()
+    ),
 ]
 
 

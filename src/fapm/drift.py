@@ -34,6 +34,8 @@ _RECENT = 0.1  # weight of a picture in the recent means
 # Below this an alarm ends. In an alarm all charts above it count: what follows from one cause
 # reaches the limit at different times.
 _OVER = LIMIT / 2
+# The light changed if most patches did by at least this share, and alike.
+_TYPICAL = 0.015
 _DARK = 10.0  # grey levels: of darker patches a relative change says little
 _FORMAT = 1
 
@@ -41,7 +43,7 @@ _SAYS: dict[Cause, str] = {
     "camera": "the camera or the part's place moved",
     "light": "the light changed",
     "lens": "the lens is dirty or out of focus",
-    "parts": "the parts look different",
+    "parts": "the parts look different, or dirt lies before them",
 }
 
 
@@ -209,7 +211,8 @@ class DriftMonitor:
         change = (self._recent - self.baseline.means)[bright]
         relative = change / (self.baseline.means[bright] + _DARK)
         typical, mean = np.median(relative), relative.mean()
-        if whole_brightness and typical * mean > mean**2 / 2:
+        some = drifted[bright].any() or whole_brightness
+        if some and abs(typical) > _TYPICAL and typical * mean > mean**2 / 2:
             return "light"
         if x or y:
             return "camera"
