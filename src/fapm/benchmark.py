@@ -122,6 +122,10 @@ def benchmark(
         if fitted.encoder.precision != "fp32":
             plain = open_engine(_with_encoder(fitted, exact), runtime)
             stages["pipeline_fp32"] = Stage(lambda: plain.run([next(frame)]))
+        if (aligner := detector.aligner_) is not None:
+            stages["align"] = Stage(
+                lambda: aligner.place(seen := next(frame), aligner.register(seen))
+            )
         for stage in stages.values():
             for _ in range(_WARM_UP):
                 stage.run()

@@ -174,10 +174,10 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     banks = tuple(
         _bank(n, layer, memory, config.grid, config.input_size) for n, layer in enumerate(layers)
     )
-    described, expected = manifest["alignment"], {"scores"}
+    aligned, expected = manifest.get("alignment"), {"scores"}
     expected |= {f"{n}.{t}" for n in range(len(layers)) for t in _BANK}
     _require(
-        memory.keys() == (expected if described is None else {*expected, *_TEMPLATE}),
+        memory.keys() == (expected if aligned is None else {*expected, *_TEMPLATE}),
         "its memory has tensors that nobody refers to",
     )
     for bank in banks:
@@ -195,7 +195,7 @@ def _restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         thumbnails={thumbnails[name]: parts[name] for name in thumbnails if name in parts},
         skipped=tuple(_failure(failure) for failure in manifest["skipped"]),
         remarks=_texts(manifest["remarks"]),
-        alignment=_alignment(described, memory, config, len(pictures)),
+        alignment=_alignment(aligned, memory, config, len(pictures)),
     )
 
 

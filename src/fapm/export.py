@@ -94,6 +94,8 @@ def describe(fitted: Fitted) -> dict[str, Any]:
         "resize": config.resize,
         "crop": config.crop,
         "interpolation": fitted.encoder.spec.interpolation,
+        # The graph expects frames in the template's place: registering them is not in it.
+        "align": fitted.alignment and fitted.alignment.template.motion,
         "outputs": list(OUTPUTS),
         "threshold": finite(levels.threshold),
         "unsure_threshold": finite(levels.unsure_threshold),

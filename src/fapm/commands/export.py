@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fapm import images
+from fapm import console, images
 from fapm.commands.shared import MaxPixels
 from fapm.datasets import list_images
 from fapm.frames import readable_frames
@@ -40,6 +40,8 @@ def export_command(
             max_pixels=max_pixels,
         )[1]
     difference = export(detector, to, folder, frames)
+    if detector.fitted_.alignment is not None:
+        console.remark(False, "frames are not aligned by the graph: give it parts that lie well")
     print(
         f"{folder}: largest score difference {difference:.1e} on "
         f"{len(frames)} {'synthetic frames' if pictures is None else 'pictures'}"

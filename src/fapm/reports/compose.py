@@ -68,6 +68,7 @@ def compose(
                 reference_name=Path(comparison.picture).name,
                 reference=comparison.thumbnail,
                 reference_box=comparison.there,
+                reason=result.reason,
             )
         )
     return Report(

@@ -73,6 +73,8 @@ class ReportItem:
         the worst cell of this picture.
     reference_name, reference, reference_box
         the nearest normal picture, a JPEG of it, and the cell in it that came closest.
+    reason
+        why the verdict is ``unsure`` whatever the score.
     """
 
     name: str
@@ -88,6 +90,7 @@ class ReportItem:
     reference_name: str | None
     reference: bytes | None
     reference_box: Box | None
+    reason: str | None = None
 
     @property
     def outcome(self) -> Outcome | None:
