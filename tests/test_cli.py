@@ -48,8 +48,10 @@ KNOBS: dict[str, tuple[tuple[str, ...], Any]] = {
     "distance_unit": (("--distance-unit", "one"), "one"),
     "neighbours": (("--neighbours", "2"), 2),
     "radius": (("--radius", "1"), 1),
+    "rotations": (("--rotations", "2"), 2),
     "coarse_upsampling": (("--coarse-upsampling", "row-order"), "row-order"),
     "sigma": (("--sigma", "2.5"), 2.5),
+    "score_sigma": (("--score-sigma", "0.5"), 0.5),
     "false_positive_rate": (("--false-positive-rate", "0.1"), 0.1),
     "unsure_rate": (("--unsure-rate", "0.2"), 0.2),
     "precision": (("--precision", "int8"), "int8"),
@@ -125,13 +127,15 @@ def test_fit_on_a_data_set_takes_its_training_pictures_only(
     assert names == tuple(f"{number:03d}.png" for number in range(12))
 
 
-def test_every_knob_can_be_set(run: Command, washers: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left_out", ["align", "rotations"])  # the two exclude each other
+def test_every_knob_can_be_set(left_out: str, run: Command, washers: Path, tmp_path: Path) -> None:
     wanted = {name: value for name, (_, value) in KNOBS.items()}
     assert list(wanted) == list(Config.model_fields)
     default = Config.create().model_dump(mode="json")
     assert [name for name in wanted if wanted[name] == default[name]] == []
 
-    typed = [word for words, _ in KNOBS.values() for word in words]
+    wanted[left_out] = default[left_out]
+    typed = [w for name, (words, _) in KNOBS.items() if name != left_out for w in words]
     finished = run("fit", washers / "train" / "good", "-o", tmp_path / "all.fapm", *typed)
     assert finished.code == 0, finished.err
     manifest = json.loads(run("info", tmp_path / "all.fapm", "--json").out)
