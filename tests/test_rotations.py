@@ -178,6 +178,7 @@ def test_leave_one_out_leaves_out_a_picture_with_all_its_copies(
         count=CONFIG.neighbours,
         size=64,
         sigma=CONFIG.map_sigma,
+        score_sigma=CONFIG.score_sigma,
         without_pictures=range(NORMAL),
     )
     np.testing.assert_allclose(fitted.calibration.scores, judged.scores, rtol=1e-4)
