@@ -370,12 +370,15 @@ def test_enough_pictures_need_no_note() -> None:
 
 @pytest.mark.parametrize("count", [2, 4, 20])
 @pytest.mark.parametrize("flat", [False, True])
-def test_copies_of_one_picture_still_find_a_defect(count: int, flat: bool) -> None:
+@pytest.mark.parametrize("score_sigma", [0, 1])
+def test_copies_of_one_picture_still_find_a_defect(
+    score_sigma: float, count: int, flat: bool
+) -> None:
     # A threshold that one picture left out of its own copies would set must not hide defects.
     picture = np.full((64, 64, 3), 128, np.uint8) if flat else good(0)
     broken = picture.copy()
     broken[DEFECT] = 255
-    held = fitted([picture] * count)
+    held = fitted([picture] * count, score_sigma=score_sigma)
     assert held.score(picture) < 0.01 * held.score(broken)
     assert held.threshold_ < 0.1 * held.score(broken)
     assert held.predict(broken).verdict == "defect"

@@ -39,6 +39,9 @@ _FAR_KEY = 1e14  # every coordinate of the key that is not there; its square is 
 _ABSENT = 1e25  # above it a squared distance means: no such key
 HEADROOM = 1.5  # queries may exceed the keys' range by this factor before they are clipped
 RECHECKED = 4  # worst cells compared again in float32 (int8 search)
+# What rounding may leave of no distance at all, as a share of the squared norms: so much is taken
+# off every squared distance, so that a picture equals its copy.
+_NOISE = 8 * float(np.finfo(np.float32).eps)
 SHORTLIST = 8  # nearest keys by the products that are compared again, at least
 _STEP = 2 * HEADROOM / 255  # of the 8-bit queries
 # What one more bucket costs (a few nodes, by 5 us each), in bytes of keys read in that time.
@@ -280,12 +283,13 @@ class _Layer:
         products = []
         for part, (start, stop) in zip(self._split(queries, cuts), cuts, strict=True):
             norms = [(k**2).sum(axis=1) / 2 for k in keys[start:stop]]
+            norms = [n - _NOISE * n.max() for n in norms]
             block = graph.array(-padded(keys[start:stop], 0).transpose(0, 2, 1), np.float32)
             product = graph.add("MatMul", part, block)
             products.append(
                 graph.add("Add", product, graph.array(padded(norms, FAR)[:, None], np.float32))
             )
-        return self._half_norms(graph.add("Mul", queries, queries)), products
+        return self._half_norms(graph.add("Mul", queries, queries), _NOISE), products
 
     def _products_int8(
         self, queries: str, keys: list[NDArray[np.float64]], cuts: list[tuple[int, int]]
@@ -329,11 +333,11 @@ class _Layer:
         squares = graph.add("Mul", rounded_queries, rounded_queries)
         return self._half_norms(graph.add("Add", squares, excess)), products
 
-    def _half_norms(self, squares: str) -> str:
+    def _half_norms(self, squares: str, noise: float = 0) -> str:
         graph = self._graph
         axes = graph.array([2], np.int64)
         total = graph.add("ReduceSum", squares, axes, keepdims=0)
-        return str(graph.add("Mul", total, graph.array(0.5, np.float32)))
+        return str(graph.add("Mul", total, graph.array((1 - noise) / 2, np.float32)))
 
     def _split(self, queries: str, cuts: list[tuple[int, int]]) -> list[str]:
         if len(cuts) == 1:
