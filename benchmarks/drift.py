@@ -61,10 +61,11 @@ def gain(factor: float) -> Change:
 
 def shift(pixels: int) -> Change:
     def moved(frame: Picture, part: float) -> Picture:
-        # Whole pixels: between them it would be blurred too.
+        # Whole pixels: between them it would be blurred too. What comes into view is the frame
+        # mirrored: repeated pixels would be a blurred border, not a move.
         matrix = np.array([[1, 0, round(part * pixels)], [0, 1, 0]], np.float32)
         return cv2.warpAffine(
-            frame, matrix, frame.shape[1::-1], borderMode=cv2.BORDER_REPLICATE
+            frame, matrix, frame.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101
         ).astype(np.uint8)
 
     return moved

@@ -1,7 +1,7 @@
 """Whether memorising good pictures at several angles helps: parts in any orientation, few or many.
 
     python benchmarks/rotations.py [DATA_ROOT] [--pictures 32,100,320] [--rotations 1,4,8,12]
-        [--ratios 0.1] [--resize 224] [--orders 3]
+        [--preset fast] [--ratios 0.1] [--orders 3]
 
 Image AUROC on the data set screw, mean and deviation over shuffled orders of the training pictures
 (with fewer than all, each order has other pictures). DATA_ROOT: default ../shared/data.
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import fapm
+from fapm.config import PRESETS
 from fapm.datasets import load_dataset
 from fapm.metrics import auroc
 from stability import scores
@@ -28,8 +29,8 @@ def main() -> None:
     parser.add_argument("root", type=Path, nargs="?", default=shared)
     parser.add_argument("--pictures", default="32,100,320")
     parser.add_argument("--rotations", default="1,4,8,12")
+    parser.add_argument("--preset", choices=PRESETS, default="fast")
     parser.add_argument("--ratios", default="0.1")
-    parser.add_argument("--resize", type=int, default=224)
     parser.add_argument("--orders", type=int, default=3)
     arguments = parser.parse_args()
     data = load_dataset(arguments.root / "screw")
@@ -47,7 +48,7 @@ def main() -> None:
                     began = time.perf_counter()
                     detector = fapm.fit(
                         [good[i] for i in rows],
-                        resize=arguments.resize,
+                        arguments.preset,
                         ratio=ratio,
                         rotations=rotations,
                     )

@@ -20,6 +20,7 @@ from PIL import Image
 import parts
 from conftest import Command, Refusal
 from fapm import Detector
+from fapm.commands.reproduce_figures import _speed_and_accuracy
 from fapm.config import Config
 from fapm.datasets import load_dataset
 from fapm.engines import Runtime
@@ -110,6 +111,23 @@ def test_figure_1_measures_each_setting_on_each_data_set(
         assert 50 < point["image_auroc"] <= 100
     assert figure["published"]["FAPM"] == {"fps": 44.1, "image_auroc": 99.0}
     assert {"machine", "date", "engine"} <= figure.keys()
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [(("bottle", "own", "screw"), ("bottle", "screw")), (("own", "other"), ("own", "other"))],
+)
+def test_figure_1_averages_what_the_published_averages_are_of(
+    names: tuple[str, ...], shown: tuple[str, ...], tmp_path: Path
+) -> None:
+    aurocs = dict(zip(names, (90.0, 50.0, 80.0), strict=False))
+    measured = {name: {"fast": Measured(auroc, 2.0, 4.0)} for name, auroc in aurocs.items()}
+    _speed_and_accuracy(measured, {"encoder"}, "engine", tmp_path)
+    figure = json.loads((tmp_path / "figure1.json").read_text())
+    (point,) = figure["points"]
+    assert point["image_auroc"] == np.mean([aurocs[name] for name in shown])
+    assert figure["means_of"] == list(shown)
+    assert list(figure["by_data_set"]) == list(names)
 
 
 def test_points_are_means_over_data_sets() -> None:
