@@ -81,6 +81,31 @@ def read_reduced(
     return _decode(Path(path), max_pixels, _to_rgb, edge)
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of the picture in a file, as :func:`read_image` would return it.
+
+    Only the header is read.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, empty or no picture.
+    """
+    try:
+        _check_file(Path(path))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with _beyond_pillow_limit(lambda: Image.open(path, formats=_FORMATS)) as picture:
+                width, height = picture.size
+                lying = picture.getexif().get(_ORIENTATION, 1) >= _LYING
+                return (width, height) if lying else (height, width)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except Exception as error:  # as in _decode
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{path}: {reason}") from error
+
+
 def read_mask(path: str | Path, height: int, width: int) -> NDArray[np.bool_]:
     """A defect mask: True wherever the picture at `path` is not exactly black.
 
