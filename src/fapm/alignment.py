@@ -17,6 +17,7 @@ from fapm.encoding import BATCH, append_features
 from fapm.engines import Runtime, open_encoder
 from fapm.fitted import FrozenEncoder
 from fapm.graph import Search
+from fapm.layout import layout_of
 from fapm.leave_one_out import leave_one_out
 from fapm.memory.bank import MemoryBank
 from fapm.pipeline import batched
@@ -87,7 +88,7 @@ def leave_one_out_distances(
     for frames in (plain, placed):
         with Spool(len(frames), config.grid) as spool, torch.inference_mode():
             for batch in batched(frames, BATCH):
-                append_features(batch, config, runner, spool)
+                append_features(batch, config, layout_of(config), runner, spool)
             banks = _banks(spool, config)
             units = units or tuple(bank.unit for bank in banks)
             search = Search(

@@ -16,6 +16,7 @@ from fapm.encoding import encode
 from fapm.engines import Runtime, open_encoder
 from fapm.errors import ConfigError, DatasetError
 from fapm.frames import Frame, Picture, picture_names
+from fapm.layout import layout_of, require_plain
 from fapm.memory.geometry import smoothing_matrix
 from fapm.memory.outliers import STAND_OUT, Outliers, find_outliers, tail_level
 from fapm.pipeline import Progress
@@ -101,6 +102,7 @@ def audit(
         raise DatasetError(
             f"audit: {len(pictures)} pictures do not show what is usual; {FEWEST} or more do"
         )
+    require_plain(config, "audit")
     if config.align != "none":
         raise ConfigError("align: audit compares pictures as they are; leave it out")
     names = picture_names(pictures)
@@ -115,6 +117,7 @@ def audit(
             encoder.spec.interpolation,
             open_encoder(encoder, runtime),
             spool,
+            layout=layout_of(config),
             max_pixels=max_pixels,
             progress=progress,
         )
@@ -135,7 +138,7 @@ def compare_pictures(spool: Spool | Rows, config: Config, progress: Progress) ->
         spool.patch_vectors,
         [(height, width) for _, height, width in spool.shapes],
         spool.count,
-        grid=config.grid,
+        grid=spool.grid,
         radius=config.radius,
         coarse_upsampling=config.coarse_upsampling,
         progress=lambda done, total: progress("compare", done, total),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fapm.config import Config
 from fapm.memory.bank import MemoryBank
+from fapm.memory.geometry import Grid
 from fapm.memory.memorise import Budget, budgets, build_bank
 
 
@@ -20,13 +21,20 @@ def layer_budgets(
     sizes: Sequence[tuple[int, int]],
     pictures: int,
     inside: Sequence[NDArray[np.bool_] | None] | None = None,
+    grid: Grid | None = None,
 ) -> list[Budget]:
-    """How many keys layers of ``H, W`` cells may have once ``pictures`` are memorised."""
+    """How many keys layers of ``H, W`` cells may have once ``pictures`` are memorised.
+
+    Parameters
+    ----------
+    grid
+        patches of a map; default: ``config.grid``.
+    """
     counted = pictures if config.budget_pictures is None else min(pictures, config.budget_pictures)
     return budgets(
         sizes,
         counted,
-        grid=config.grid,
+        grid=config.grid if grid is None else grid,
         ratio=config.ratio,
         max_keys=config.max_keys,
         inside=inside,
@@ -39,8 +47,15 @@ def memorise_layer(
     size: tuple[int, int],
     config: Config,
     inside: NDArray[np.bool_] | None = None,
+    grid: Grid | None = None,
 ) -> MemoryBank:
-    """:func:`fapm.memory.memorise.build_bank` for a layer of ``H, W`` cells, on one thread."""
+    """:func:`fapm.memory.memorise.build_bank` for a layer of ``H, W`` cells, on one thread.
+
+    Parameters
+    ----------
+    grid
+        patches of its map; default: ``config.grid``.
+    """
     height, width = size
     with one_thread():
         return build_bank(
@@ -48,7 +63,7 @@ def memorise_layer(
             budget,
             height=height,
             width=width,
-            grid=config.grid,
+            grid=config.grid if grid is None else grid,
             sampling=config.sampling,
             distance_unit=config.distance_unit,
             far_threshold=config.far_threshold,

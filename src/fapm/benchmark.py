@@ -27,6 +27,7 @@ from fapm.engines import Runtime, engine_name, open_encoder, open_engine
 from fapm.errors import ConfigError
 from fapm.fitted import Fitted, FrozenEncoder
 from fapm.frames import Picture, readable_frames
+from fapm.layout import require_plain
 from fapm.memory import geometry
 from fapm.memory.bank import MemoryBank
 from fapm.pipeline import Progress
@@ -102,6 +103,7 @@ def benchmark(
     FapmError
         As :meth:`fapm.Detector.fit`.
     """
+    require_plain(config, "benchmark")
     if rounds < 1:
         raise ConfigError(f"rounds: {rounds} is not at least 1")
     detector = Detector(config, runtime=runtime)

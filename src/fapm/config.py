@@ -63,8 +63,8 @@ class Config(BaseModel):
     )
     keep_aspect: bool = Field(
         False,
-        description="frames keep the pictures' aspect ratio, and resize is their shorter edge; off: "
-        "squashed to a square",
+        description="frames keep the pictures' aspect ratio, and resize is their shorter edge; "
+        "off: squashed to a square",
     )
     tile: int | None = Field(
         None,

@@ -16,6 +16,7 @@ from fapm.errors import ImageError
 from fapm.frames import Frame, Picture, read_frame
 from fapm.graph import aggregate
 from fapm.images import Interpolation
+from fapm.layout import Layout
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.prediction import Failure
 from fapm.spool import Spool
@@ -32,6 +33,7 @@ def encode(
     runner: EncoderRunner,
     spool: Spool,
     *,
+    layout: Layout,
     aligner: Aligner | None = None,
     max_pixels: int,
     progress: Progress,
@@ -54,6 +56,7 @@ def encode(
             interpolation,
             max_pixels=max_pixels,
             name=names[number],
+            layout=layout,
             thumbnail=config.thumbnails,
             aligner=aligner,
         )
@@ -68,7 +71,7 @@ def encode(
                 yield replace(frame, name=names[number])
 
     for batch in batched(usable(), BATCH):
-        append_features([frame.pixels for frame in batch], config, runner, spool)
+        append_features([frame.pixels for frame in batch], config, layout, runner, spool)
         frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
     if not frames:
         raise ImageError(
@@ -81,7 +84,15 @@ def encode(
 
 
 def append_features(
-    frames: Sequence[NDArray[np.uint8]], config: Config, runner: EncoderRunner, spool: Spool
+    frames: Sequence[NDArray[np.uint8]],
+    config: Config,
+    layout: Layout,
+    runner: EncoderRunner,
+    spool: Spool,
 ) -> None:
-    """What is memorised of frames RGB uint8 ``[S, S, 3]``, onto the end of ``spool``."""
-    spool.append(aggregate([torch.from_numpy(f) for f in runner.features(frames)], config))
+    """What is memorised of frames RGB uint8 ``[h, w, 3]``, onto the end of ``spool``."""
+    # Frame by frame where they are cut: the features of a large one are large themselves.
+    together = [frames] if layout.tiles == 1 else [[frame] for frame in frames]
+    for some in together:
+        features = runner.features([tile for frame in some for tile in layout.cut(frame)])
+        spool.append(aggregate([torch.from_numpy(f) for f in features], config, layout.tiling))

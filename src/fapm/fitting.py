@@ -29,6 +29,7 @@ from fapm.fitted import Alignment, Fitted
 from fapm.foreground import learned_roi
 from fapm.frames import Frame, Picture, picture_names, read_frame
 from fapm.graph import Search
+from fapm.layout import Layout, layout_of
 from fapm.leave_one_out import leave_one_out
 from fapm.memory.memorise import Budget
 from fapm.pipeline import Progress, batched, ordered_map
@@ -51,6 +52,7 @@ def fit(
     encoder: Encoder,
     runtime: Runtime,
     *,
+    layout: Layout | None = None,
     roi: Region | None = None,
     ignore: Region | None = None,
     max_pixels: int = images.MAX_PIXELS,
@@ -64,6 +66,8 @@ def fit(
 
     Parameters
     ----------
+    layout
+        of the frames; default: a square that is not cut.
     roi, ignore
         as in :func:`fapm.roi.drawn_roi`; ``roi="auto"`` is learned from the pictures.
     remark
@@ -76,7 +80,8 @@ def fit(
     RoiError
         What is to be inspected cannot be read, or is nothing.
     ConfigError
-        ``max_keys`` is less than a key for each patch of each layer.
+        ``max_keys`` is less than a key for each patch of each layer, or what is asked for does not
+        go together.
     OutputError
         There is no room for the features of so many pictures.
     EngineError
@@ -87,7 +92,11 @@ def fit(
     left_out: list[Failure] = []  # with short names, for the bundle
     names = picture_names(pictures)
     automatic = isinstance(roi, str) and roi == "auto"
-    area = drawn_roi(None if automatic else roi, ignore, config)
+    layout = layout or layout_of(config)
+    area = drawn_roi(None if automatic else roi, ignore, config, layout)
+    if layout.tiles > 1 and (config.robust or automatic):
+        name = "robust" if config.robust else "roi: auto"
+        raise ConfigError(f"{name}: takes whole pictures, not tiles; leave it out")
     if config.robust and (automatic or area is not None):
         raise ConfigError(
             "robust: does not go with a region of interest; see what stands out with fapm audit, "
@@ -101,6 +110,7 @@ def fit(
             config,
             encoder.spec.interpolation,
             max_pixels=max_pixels,
+            layout=layout,
             name=f"array {number}",
             thumbnail=config.thumbnails,
             roi=area,
@@ -124,9 +134,11 @@ def fit(
                     yield replace(frame, pixels=pixels, turned=())
 
     def sample() -> list[NDArray[np.uint8]]:
+        """Frames; where they are cut, of each another tile."""
         step = max(1, -(-len(pictures) // SAMPLE))
         numbered = list(enumerate(pictures))[::step]
-        return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
+        usable = (f for f in ordered_map(read, numbered) if isinstance(f, Frame))
+        return [layout.cut(f.pixels)[i % layout.tiles] for i, f in enumerate(usable)]
 
     aligner: Aligner | None = None
     # Of each picture: itself, turned, and its copies. Turned ones do not count for the ratio.
@@ -140,12 +152,13 @@ def fit(
     if automatic:
         area, reason = learned_roi(sample(), area)
         remarks.append(reason)
-    inside = inspected_cells(area, frozen.shapes, config)
+    inside = inspected_cells(area, frozen.shapes, config, layout)
+    grid = layout.grid(config.grid)
     runner = open_encoder(frozen, runtime)
     started = time.perf_counter()
-    with Spool(rows * len(pictures), config.grid, inside) as spool, torch.inference_mode():
+    with Spool(rows * len(pictures), grid, inside) as spool, torch.inference_mode():
         for batch in batched(usable(), BATCH):
-            append_features([frame.pixels for frame in batch], config, runner, spool)
+            append_features([frame.pixels for frame in batch], config, layout, runner, spool)
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
             if len(frames) == len(batch):  # the first batch: it warms up
                 _budgets(config, spool, counted * len(pictures), inside)
@@ -182,14 +195,14 @@ def fit(
         ):
             progress("memorise", number, len(planned))
             vectors = partial(features.patch_vectors, number)
-            bank = memorise_layer(vectors, budget, (height, width), config, inside[number])
+            bank = memorise_layer(vectors, budget, (height, width), config, inside[number], grid)
             sizes = [(f.height, f.width) for f in frames]
             banks.append(turned_back(bank, config.rotations, rows, sizes))
         progress("memorise", len(planned), len(planned))
         originals = spool.select([rows * i for i in kept])
         distances: list[NDArray[np.float32]] = []
         scores, maxima = leave_one_out(
-            Search(config, banks, area.inside if area else None),
+            Search(config, banks, area.inside if area else None, layout),
             originals,
             progress=progress,
             notice=lambda maps: distances.extend(patch_means(m) for m in maps.numpy()),
@@ -197,6 +210,7 @@ def fit(
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
         config=config,
+        layout=layout,
         encoder=frozen,
         banks=tuple(banks),
         calibration=calibrate(
@@ -230,4 +244,5 @@ def _budgets(
     pictures: int,
     inside: Sequence[NDArray[np.bool_] | None],
 ) -> list[Budget]:
-    return layer_budgets(config, [(h, w) for _, h, w in features.shapes], pictures, inside)
+    sizes = [(height, width) for _, height, width in features.shapes]
+    return layer_budgets(config, sizes, pictures, inside, features.grid)

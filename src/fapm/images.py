@@ -119,7 +119,7 @@ def read_mask(path: str | Path, height: int, width: int) -> NDArray[np.bool_]:
         As :func:`read_image`, except that every sample type is accepted.
     """
     mask, _ = _decode(Path(path), MAX_PIXELS, _to_mask)
-    return _resize_nearest(mask, height, width)
+    return resize_mask(mask, height, width)
 
 
 def as_image(array: object, name: str = "array") -> NDArray[np.uint8]:
@@ -206,7 +206,17 @@ def rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
 def prepare_mask(mask: NDArray[np.bool_], resize: int, crop: int | None) -> NDArray[np.bool_]:
     """:func:`prepare` for a mask: ``bool [H, W]`` to ``bool [S, S]``, nearest neighbour."""
     window = crop_window(resize, crop)
-    return np.ascontiguousarray(_resize_nearest(mask, resize, resize)[window, window])
+    return np.ascontiguousarray(resize_mask(mask, resize, resize)[window, window])
+
+
+def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """A mask of another size, bool ``[height, width]``, nearest neighbour."""
+    # EXACT samples at pixel centres, like the picture's own resize; plain NEAREST is half a pixel
+    # off.
+    resized = cv2.resize(
+        mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return np.asarray(resized, dtype=np.bool_)
 
 
 def restore_map(
@@ -360,15 +370,6 @@ def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _over_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     product = rgba[:, :, :3].astype(np.uint16) * rgba[:, :, 3:]  # at most 255 * 255: fits
     return ((product + 127) // 255).astype(np.uint8)
-
-
-def _resize_nearest(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    # EXACT samples at pixel centres, like the picture's own resize; plain NEAREST is half a pixel
-    # off.
-    resized = cv2.resize(
-        mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
-    )
-    return np.asarray(resized, dtype=np.bool_)
 
 
 def crop_window(resize: int, crop: int | None) -> slice:

@@ -1,8 +1,8 @@
 """Frames: what size pictures are brought to, and the tiles that large ones are cut into.
 
 A picture is resized to a frame, and the encoder sees the frame. A large picture keeps its size, and
-the encoder sees one overlapping tile of it after the other. Their feature maps are then laid side by
-side: to memory and search they are one large map whose every place has a memory of its own.
+the encoder sees one overlapping tile of it after the other. Their feature maps are then laid side
+by side: to memory and search they are one large map whose every place has a memory of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from fapm.memory import geometry
 _STRIDE = 16
 # Pixels of a tiled frame along one pixel of its map: cells are 8 wide, and the map is smooth.
 _MAP_STEP = 4
+_MOST_TILES = 4096
 # A picture has a frame's shape if its aspect ratio differs by less than this.
 _SHAPE = 0.01
 
@@ -57,7 +59,7 @@ class Axis:
     @classmethod
     def cut(cls, pixels: int, tile: int, overlap: int) -> Axis:
         """An edge of as few tiles as overlap by at least ``overlap`` pixels, evenly spread."""
-        count = 1 + math.ceil((pixels - tile) / (tile - overlap))
+        count = tile_count(pixels, tile, overlap)
         starts = np.linspace(0, pixels - tile, count).round().astype(int)
         return cls(pixels, tile, tuple(starts.tolist()), math.ceil(pixels / _MAP_STEP))
 
@@ -89,18 +91,18 @@ class Axis:
         blended = np.concatenate(blocks, axis=1)
         blended /= blended.sum(axis=1, keepdims=True)
         if sigma == 0:
-            return blended
-        return geometry.gaussian_matrix(self.shown, sigma * self.shown / self.pixels) @ blended
+            return np.asarray(blended, np.float64)
+        smooth = geometry.gaussian_matrix(self.shown, sigma * self.shown / self.pixels)
+        return np.asarray(smooth @ blended, np.float64)
 
     def cell_smoothing(self, cells: int, sigma: float) -> NDArray[np.float64]:
         """A Gaussian over the cells of each tile by itself, float64 ``[cells, cells]``."""
         own = cells // len(self.starts)
-        return np.kron(
-            np.eye(len(self.starts)), geometry.smoothing_matrix(own, own, sigma)
-        )
+        smooth = geometry.smoothing_matrix(own, own, sigma)
+        return np.asarray(np.kron(np.eye(len(self.starts)), smooth), np.float64)
 
     def coverage(self, cells: int) -> NDArray[np.float64]:
-        """:func:`fapm.memory.geometry.coverage_matrix` of all tiles, float64 ``[cells, pixels]``."""
+        """:func:`fapm.memory.geometry.coverage_matrix` of all tiles, ``[cells, pixels]``."""
         own = cells // len(self.starts)
         covered = np.zeros((cells, self.pixels))
         for number, start in enumerate(self.starts):
@@ -108,7 +110,7 @@ class Axis:
             covered[rows, start : start + self.tile] = geometry.coverage_matrix(own, self.tile)
         return covered
 
-    def cell_bounds(self, cell: int, cells: int) -> tuple[float, float]:
+    def bounds(self, cell: int, cells: int) -> tuple[float, float]:
         """Where a cell begins and how long it is, in shares of the edge."""
         number, position = divmod(cell, cells // len(self.starts))
         extent = self.tile * len(self.starts) / cells
@@ -168,6 +170,41 @@ class Layout:
             for left in self.columns.starts
         ]
 
+    def smoothing(
+        self, cells: tuple[int, int], sigma: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """:meth:`Axis.smoothing` of rows and of columns, for a map of ``H, W`` cells."""
+        return self.rows.smoothing(cells[0], sigma), self.columns.smoothing(cells[1], sigma)
+
+    def cell_smoothing(
+        self, cells: tuple[int, int], sigma: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """:meth:`Axis.cell_smoothing` of rows and of columns, for a map of ``H, W`` cells."""
+        return self.rows.cell_smoothing(cells[0], sigma), self.columns.cell_smoothing(
+            cells[1], sigma
+        )
+
+    def inside_cells(
+        self,
+        roi: NDArray[np.bool_],
+        sizes: Sequence[tuple[int, int]],
+        upsampling: str = "nearest",
+    ) -> list[NDArray[np.bool_]]:
+        """:func:`fapm.memory.geometry.inside_cells`, of all tiles; ``roi`` is bool ``[h, w]``."""
+        height, width = max(sizes, key=math.prod)
+        coverage = self.rows.coverage(height), self.columns.coverage(width)
+        return geometry.inside_cells(roi, sizes, upsampling, coverage)
+
+    def on_map(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What is known of a frame's pixels ``[h, w]``, at those of its map."""
+        if self.map_shape == self.shape:
+            return values
+        rows, columns = (
+            (np.arange(axis.shown) * 2 + 1) * axis.pixels // (2 * axis.shown)
+            for axis in (self.rows, self.columns)
+        )
+        return values[np.ix_(rows, columns)]
+
     def side_by_side(self, cells: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the map that the tiles' maps of ``cells`` make together."""
         return cells[0] * self.tiling[0], cells[1] * self.tiling[1]
@@ -212,13 +249,8 @@ def layout_of(config: Config, picture: tuple[int, int] | None = None) -> Layout:
         raise ConfigError("the size of the pictures is needed, and none could be read")
     if config.tile is None:
         short = min(picture)
-        lengths = (
-            config.resize
-            if edge == short
-            else round(config.resize * edge / short / _STRIDE) * _STRIDE
-            for edge in picture
-        )
-        return Layout(*map(Axis.whole, lengths), picture)
+        rows, columns = (Axis.whole(_kept(config.resize, edge / short)) for edge in picture)
+        return Layout(rows, columns, picture)
     height, width = (round(edge * config.tile_scale) for edge in picture)
     if config.tile > min(height, width):
         scaled = "" if config.tile_scale == 1 else f" (scaled by {config.tile_scale:g})"
@@ -227,8 +259,39 @@ def layout_of(config: Config, picture: tuple[int, int] | None = None) -> Layout:
             f"pixels{scaled}; use at most {min(height, width)}, or leave it out"
         )
     overlap = config.tile_overlap
+    count = math.prod(tile_count(edge, config.tile, overlap) for edge in (height, width))
+    if count > _MOST_TILES:
+        raise ConfigError(
+            f"tile: pictures of {pixel_size((height, width))} pixels make {count:,} tiles of "
+            f"{config.tile}, more than {_MOST_TILES:,}; use larger ones, or a smaller --tile-scale"
+        )
     rows, columns = (Axis.cut(edge, config.tile, overlap) for edge in (height, width))
     return Layout(rows, columns, picture)
+
+
+def _kept(shorter: int, ratio: float) -> int:
+    """An edge of a frame, ``ratio`` times the shorter one."""
+    return shorter if ratio == 1 else round(shorter * ratio / _STRIDE) * _STRIDE
+
+
+def tile_count(pixels: int, tile: int, overlap: int) -> int:
+    """How many tiles cover an edge, if they overlap by at least ``overlap`` pixels."""
+    return 1 + math.ceil((pixels - tile) / (tile - overlap))
+
+
+def require_plain(config: Config, command: str) -> None:
+    """Refuse tiles and frames that keep their aspect ratio.
+
+    Raises
+    ------
+    ConfigError
+        ``config`` asks for them.
+    """
+    if config.follows_pictures:
+        name = "keep_aspect" if config.tile is None else "tile"
+        raise ConfigError(
+            f"{name}: {command} takes whole pictures, squashed to a square; leave it out"
+        )
 
 
 def usual_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:

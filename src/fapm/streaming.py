@@ -44,6 +44,7 @@ def judge_pictures(
             fitted.config,
             fitted.encoder.spec.interpolation,
             max_pixels=max_pixels,
+            layout=fitted.layout,
             name=f"array {number}",
             roi=fitted.roi,
             aligner=aligner,

@@ -5,6 +5,8 @@ NumPy alone, since whatever runs a detector needs it, with torch or without.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -55,8 +57,10 @@ def cells_by_patch(
     patch = patch_of_cell(height, width, grid).ravel()
     if inside is not None:
         patch = np.where(inside, patch, -1)
-    rows, columns = patch_grid(height, width, grid)
-    return [np.flatnonzero(patch == p) for p in range(rows * columns)]
+    patches = math.prod(patch_grid(height, width, grid))
+    order = np.argsort(patch, kind="stable")
+    bounds = np.searchsorted(patch[order], np.arange(patches + 1))
+    return [order[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
 def neighbour_patches(rows: int, columns: int, radius: int) -> list[list[int]]:
