@@ -153,19 +153,22 @@ def fit(
         area, reason = learned_roi(sample(), area)
         remarks.append(reason)
     inside = inspected_cells(area, frozen.shapes, config, layout)
-    grid = layout.grid(config.grid)
+    budgets = partial(_budgets, config, layout, inside)
     runner = open_encoder(frozen, runtime)
     started = time.perf_counter()
-    with Spool(rows * len(pictures), grid, inside) as spool, torch.inference_mode():
+    with (
+        Spool(rows * len(pictures), layout.grid(config.grid), inside) as spool,
+        torch.inference_mode(),
+    ):
         for batch in batched(usable(), BATCH):
             append_features([frame.pixels for frame in batch], config, layout, runner, spool)
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
             if len(frames) == len(batch):  # the first batch: it warms up
-                _budgets(config, spool, counted * len(pictures), inside)
+                budgets(spool, counted * len(pictures))
                 started = time.perf_counter()
             elif len(frames) == _TRIAL:
                 seconds = (time.perf_counter() - started) / (_TRIAL - BATCH)
-                planned = _budgets(config, spool, counted * len(pictures), inside)
+                planned = budgets(spool, counted * len(pictures))
                 cost = expected_cost(rows * len(pictures), seconds, spool.shapes, planned)
                 if cost.seconds > _LONG:
                     remark(str(cost))
@@ -189,13 +192,13 @@ def fit(
             frames = [frames[i] for i in kept]
         features = spool.select([rows * i + copy for i in kept for copy in range(rows)])
         banks = []
-        planned = _budgets(config, spool, counted * len(frames), inside)
+        planned = budgets(spool, counted * len(frames))
         for number, (budget, (_, height, width)) in enumerate(
             zip(planned, spool.shapes, strict=True)
         ):
             progress("memorise", number, len(planned))
             vectors = partial(features.patch_vectors, number)
-            bank = memorise_layer(vectors, budget, (height, width), config, inside[number], grid)
+            bank = memorise_layer(vectors, budget, (height, width), config, inside[number], layout)
             sizes = [(f.height, f.width) for f in frames]
             banks.append(turned_back(bank, config.rotations, rows, sizes))
         progress("memorise", len(planned), len(planned))
@@ -240,9 +243,10 @@ def fit(
 
 def _budgets(
     config: Config,
+    layout: Layout,
+    inside: Sequence[NDArray[np.bool_] | None],
     features: Spool,
     pictures: int,
-    inside: Sequence[NDArray[np.bool_] | None],
 ) -> list[Budget]:
     sizes = [(height, width) for _, height, width in features.shapes]
-    return layer_budgets(config, sizes, pictures, inside, features.grid)
+    return layer_budgets(config, sizes, pictures, inside, layout)

@@ -158,9 +158,8 @@ def _room(fitted: Fitted, new: int) -> tuple[list[list[int]], bool]:
     def growth(**bounds: None) -> list[list[int]]:
         config = fitted.config.model_copy(update=bounds)
         sizes = [(bank.height, bank.width) for bank in fitted.banks]
-        grid = fitted.layout.grid(config.grid)
-        before = layer_budgets(config, sizes, len(fitted.pictures), grid=grid)
-        after = layer_budgets(config, sizes, len(fitted.pictures) + new, grid=grid)
+        before = layer_budgets(config, sizes, len(fitted.pictures), layout=fitted.layout)
+        after = layer_budgets(config, sizes, len(fitted.pictures) + new, layout=fitted.layout)
         return [
             [b - a for a, b in zip(one.shares, other.shares, strict=True)]
             for one, other in zip(before, after, strict=True)
