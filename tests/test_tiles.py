@@ -20,7 +20,7 @@ from fapm import images
 from fapm.config import Config
 from fapm.detector import Detector
 from fapm.encoders import create_encoder
-from fapm.engines import Runtime, open_encoder, open_engine
+from fapm.engines import Runtime, open_encoder, open_engine, openvino
 from fapm.errors import ConfigError, FapmError
 from fapm.frames import read_frame
 from fapm.layout import Axis, Layout, layout_of
@@ -368,6 +368,26 @@ def test_what_is_outside_a_region_cannot_raise_a_score() -> None:
     assert fitted.score(inside) == pytest.approx(looking.score(inside), rel=0.5)
     engine = open_engine(fitted.fitted_, Runtime(engine="torch"))
     assert float(engine.run([inside]).scores[0]) == pytest.approx(fitted.score(inside), rel=1e-3)
+
+
+def test_tiles_outside_a_region_are_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    region = np.zeros((144, 200), np.bool_)
+    region[:60, :60] = True
+    looking = fapm.fit(scenes(10), **TILED).restrict(roi=region)
+    seen: list[int] = []
+    encode = openvino._Chain._first
+
+    def counted(chain: Any, request: Any, tile: Picture) -> Any:
+        seen.append(1)
+        return encode(chain, request, tile)
+
+    monkeypatch.setattr(openvino._Chain, "_first", counted)
+    assert looking.fitted_.layout.tiles == 12
+    assert looking.fitted_.inspected_tiles.tolist() == [True] * 2 + [False] * 2 + (
+        [True] * 2 + [False] * 6
+    )
+    looking.score(scene(20))
+    assert len(seen) == 4
 
 
 def test_pictures_of_another_shape_are_reported_and_others_go_on(tiled: Detector) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fapm.align import Aligner
 from fapm.config import Config
 from fapm.engines import EncoderRunner
+from fapm.engines.tiles import encode_tiles
 from fapm.errors import ImageError
 from fapm.frames import Frame, Picture, read_frame
 from fapm.graph import aggregate
@@ -89,10 +90,22 @@ def append_features(
     layout: Layout,
     runner: EncoderRunner,
     spool: Spool,
+    inspected: NDArray[np.bool_] | None = None,
 ) -> None:
-    """What is memorised of frames RGB uint8 ``[h, w, 3]``, onto the end of ``spool``."""
-    # Frame by frame where they are cut: the features of a large one are large themselves.
-    together = [frames] if layout.tiles == 1 else [[frame] for frame in frames]
-    for some in together:
-        features = runner.features([tile for frame in some for tile in layout.cut(frame)])
+    """What is memorised of frames RGB uint8 ``[h, w, 3]``, onto the end of ``spool``.
+
+    Parameters
+    ----------
+    inspected
+        bool ``[T]``, tiles that have cells that are inspected; default: all.
+    """
+    if layout.tiles == 1:
+        batches = [runner.features(frames)]
+    else:  # frame by frame: the features of a large one are large themselves
+        wanted = np.ones(layout.tiles, np.bool_) if inspected is None else inspected
+        batches = [
+            encode_tiles(lambda tile: runner.features([tile]), layout.cut(frame), wanted)
+            for frame in frames
+        ]
+    for features in batches:
         spool.append(aggregate([torch.from_numpy(f) for f in features], config, layout.tiling))

@@ -169,6 +169,13 @@ class Fitted:
     baseline: Baseline | None = None
 
     @property
+    def inspected_tiles(self) -> NDArray[np.bool_]:
+        """Which tiles of a frame have cells that are inspected, bool ``[T]``."""
+        return self.layout.inspected_tiles(
+            [bank.inside for bank in self.banks], [(b.height, b.width) for b in self.banks]
+        )
+
+    @property
     def frame_roi(self) -> NDArray[np.bool_] | None:
         """What is inspected of a frame, bool ``[h, w]``; None: everything."""
         return None if self.roi is None else self.roi.inside

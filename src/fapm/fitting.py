@@ -153,6 +153,8 @@ def fit(
         area, reason = learned_roi(sample(), area)
         remarks.append(reason)
     inside = inspected_cells(area, frozen.shapes, config, layout)
+    sizes = [layout.side_by_side((height, width)) for _, height, width in frozen.shapes]
+    inspected = layout.inspected_tiles(inside, sizes)
     budgets = partial(_budgets, config, layout, inside)
     runner = open_encoder(frozen, runtime)
     started = time.perf_counter()
@@ -161,7 +163,8 @@ def fit(
         torch.inference_mode(),
     ):
         for batch in batched(usable(), BATCH):
-            append_features([frame.pixels for frame in batch], config, layout, runner, spool)
+            pixels = [frame.pixels for frame in batch]
+            append_features(pixels, config, layout, runner, spool, inspected)
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
             if len(frames) == len(batch):  # the first batch: it warms up
                 budgets(spool, counted * len(pictures))
@@ -199,8 +202,8 @@ def fit(
             progress("memorise", number, len(planned))
             vectors = partial(features.patch_vectors, number)
             bank = memorise_layer(vectors, budget, (height, width), config, inside[number], layout)
-            sizes = [(f.height, f.width) for f in frames]
-            banks.append(turned_back(bank, config.rotations, rows, sizes))
+            lying = [(f.height, f.width) for f in frames]
+            banks.append(turned_back(bank, config.rotations, rows, lying))
         progress("memorise", len(planned), len(planned))
         originals = spool.select([rows * i for i in kept])
         distances: list[NDArray[np.float32]] = []

@@ -195,6 +195,25 @@ class Layout:
         coverage = self.rows.coverage(height), self.columns.coverage(width)
         return geometry.inside_cells(roi, sizes, upsampling, coverage)
 
+    def inspected_tiles(
+        self, inside: Sequence[NDArray[np.bool_] | None], sizes: Sequence[tuple[int, int]]
+    ) -> NDArray[np.bool_]:
+        """Which tiles have cells that are inspected, bool ``[T]``.
+
+        Parameters
+        ----------
+        inside
+            per memory bank bool ``[H * W]``; None: all of its cells.
+        sizes
+            height and width of the layers' maps, in cells.
+        """
+        finest = max((cells for cells in inside if cells is not None), key=len, default=None)
+        if finest is None:
+            return np.ones(self.tiles, np.bool_)
+        (height, width), (rows, columns) = max(sizes, key=math.prod), self.tiling
+        by_tile = finest.reshape(rows, height // rows, columns, width // columns)
+        return np.asarray(by_tile.any(axis=(1, 3)).ravel(), np.bool_)
+
     def on_map(self, values: NDArray[Any]) -> NDArray[Any]:
         """What is known of a frame's pixels ``[h, w]``, at those of its map."""
         if self.map_shape == self.shape:

@@ -12,10 +12,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fapm.engines import OUTPUTS, Runtime, Scored
+from fapm.engines.tiles import encode_tiles
 from fapm.engines.whole import search_model, whole_model
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
-from fapm.layout import Layout
 
 
 def open_engine(fitted: Fitted, runtime: Runtime) -> OrtEngine | OrtTiles:
@@ -23,7 +23,7 @@ def open_engine(fitted: Fitted, runtime: Runtime) -> OrtEngine | OrtTiles:
     with _one_line_errors():
         if fitted.layout.tiles > 1:
             search = search_model(fitted).SerializeToString()
-            return OrtTiles(fitted.encoder.files["encoder.onnx"], search, fitted.layout, runtime)
+            return OrtTiles(fitted, search, runtime)
         return OrtEngine(whole_model(fitted).SerializeToString(), runtime)
 
 
@@ -72,14 +72,22 @@ class OrtEngine(_Session):
 class OrtTiles(_Session):
     """:class:`fapm.engines.Engine` on ONNX Runtime, for frames that are cut into tiles."""
 
-    def __init__(self, encoder: bytes, search: bytes, layout: Layout, runtime: Runtime) -> None:
+    def __init__(self, fitted: Fitted, search: bytes, runtime: Runtime) -> None:
         super().__init__(search, runtime)
-        self._encoder, self._layout = OrtEncoder(encoder, runtime), layout
+        self._encoder = OrtEncoder(fitted.encoder.files["encoder.onnx"], runtime)
+        self._layout, self._inspected = fitted.layout, fitted.inspected_tiles
 
     def run(self, frames: Sequence[NDArray[np.uint8]]) -> Scored:
         """Score frames, RGB uint8 ``[h, w, 3]`` each."""
         each = [
-            self._run(list(OUTPUTS), list(self._encoder.features(self._layout.cut(frame))))
+            self._run(
+                list(OUTPUTS),
+                encode_tiles(
+                    lambda tile: [*self._encoder.features([tile])],
+                    self._layout.cut(frame),
+                    self._inspected,
+                ),
+            )
             for frame in frames
         ]
         return Scored(*map(np.concatenate, zip(*each, strict=True)))

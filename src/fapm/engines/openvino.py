@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fapm.engines import OUTPUTS, Runtime, Scored
 from fapm.engines.quiet import import_quietly
 from fapm.engines.search_layer import SearchPrecision
+from fapm.engines.tiles import encode_tiles
 from fapm.engines.whole import search_model
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
@@ -37,7 +38,7 @@ def open_engine(fitted: Fitted, runtime: Runtime) -> OpenVinoEngine:
             chain = [_compile(encoder, precision, runtime), _compile(head, behind, runtime)]
         else:
             chain = [_compile(join(encoder, head), precision, runtime)]
-        return OpenVinoEngine(chain, fitted.layout)
+        return OpenVinoEngine(chain, fitted.layout, fitted.inspected_tiles)
 
 
 def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> OpenVinoEncoder:
@@ -88,18 +89,19 @@ class _Chain:
 class OpenVinoEngine(_Chain):
     """:class:`fapm.engines.Engine` on OpenVINO."""
 
-    def __init__(self, models: Sequence[Any], layout: Layout) -> None:
+    def __init__(self, models: Sequence[Any], layout: Layout, inspected: NDArray[np.bool_]) -> None:
         super().__init__(models)
-        self._layout = layout
+        self._layout, self._inspected = layout, inspected
 
     def _first(self, request: Any, frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
         if self._layout.tiles == 1:
             return super()._first(request, frame)
-        tiles = [
-            [np.array(value) for value in super(OpenVinoEngine, self)._first(request, tile)]
-            for tile in self._layout.cut(frame)
-        ]
-        return [np.concatenate(values) for values in zip(*tiles, strict=True)]
+        encode = super()._first
+        return encode_tiles(
+            lambda tile: [np.array(value) for value in encode(request, tile)],
+            self._layout.cut(frame),
+            self._inspected,
+        )
 
     def run(self, frames: Sequence[NDArray[np.uint8]]) -> Scored:
         """Score frames, RGB uint8 ``[h, w, 3]`` each."""
