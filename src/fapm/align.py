@@ -154,9 +154,8 @@ class Aligner:
         if not found.moved:
             return frame
         placed = _warp_back(frame, found.matrix, cv2.INTER_CUBIC)
-        unseen = _unseen(found.matrix, len(frame))
-        placed[unseen] = self.template.picture[unseen]
-        return placed
+        unseen = _unseen(found.matrix, len(frame)).view(np.uint8)
+        return np.asarray(cv2.copyTo(self.template.picture, unseen, placed), np.uint8)
 
     def _turned(self, pose: Matrix) -> NDArray[np.float32]:
         size = (COARSE, COARSE)
@@ -305,11 +304,13 @@ def _covered(matrix: Matrix, edge: int) -> float:
 
 
 def _phases(grey: Grey, window: Grey) -> NDArray[np.float32]:
-    """Spectrum of unit magnitudes, complex as float32 ``[COARSE, COARSE, 2]``."""
+    """Spectrum of unit magnitudes, float32 ``[COARSE, COARSE]`` as OpenCV packs it."""
     centred = (grey - grey.mean()) * window
     spectrum = cv2.dft(centred, flags=cv2.DFT_COMPLEX_OUTPUT)
     magnitude = cv2.magnitude(spectrum[..., 0], spectrum[..., 1])
-    return np.asarray(spectrum / (magnitude + 1e-6)[..., None], np.float32)
+    whitened = cv2.idft(spectrum / (magnitude + 1e-6)[..., None], flags=cv2.DFT_REAL_OUTPUT)
+    # Packed, a product and its way back take half as long; there are 72 of them, or 360.
+    return np.asarray(cv2.dft(whitened, flags=cv2.DFT_SCALE), np.float32)
 
 
 def _refine(
