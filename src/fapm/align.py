@@ -91,6 +91,11 @@ class Registration:
         """Whether the part lies elsewhere than in the template."""
         return not np.array_equal(self.matrix, _IDENTITY)
 
+    @property
+    def turn(self) -> float:
+        """By how many degrees the part is turned, 0 .. 180, whichever way."""
+        return float(np.degrees(abs(np.arctan2(self.matrix[1, 0], self.matrix[0, 0]))))
+
 
 class Aligner:
     """Registers frames to a template and puts them in its place. Safe to use from threads."""
@@ -143,6 +148,8 @@ class Aligner:
         )
         if reached < 0:  # lost again
             return Registration(_IDENTITY, correlation(self._fine, grey), 1.0)
+        if reached < self.template.floor:  # not found, and better judged where it lies
+            return Registration(_IDENTITY, reached, 1.0)
         matrix = _scaled(matrix, edge / FINE)
         return Registration(matrix, reached, _covered(matrix, edge))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -17,40 +17,48 @@ from fapm.encoding import BATCH, append_features
 from fapm.engines import Runtime, open_encoder
 from fapm.fitted import FrozenEncoder
 from fapm.graph import Search
-from fapm.leave_one_out import leave_one_out
+from fapm.leave_one_out import score_pictures
 from fapm.memory.bank import MemoryBank
 from fapm.pipeline import batched
 from fapm.spool import Spool
 
-# Good pictures that a template is learned from, and that alignment is judged on, at most.
+# Good pictures that a template is learned from, at most.
 SAMPLE = 64
-# What the good pictures' own distances may grow by.
-TOLERANCE = 1.05
+# Those that alignment is judged on where they are turned, at most: the memory matters, see below.
+_JUDGED = 320
+# What the good pictures' own distances may grow by where they lie alike, in degrees (the sweep's
+# step), and what they must fall to where they do not.
+_ALIKE = 5.0
+TOLERANCE, EARNED = 1.05, 0.75
 # Share of good pictures that may not be found.
 _LOST = 0.05
 _FEWEST = 8
 
 
 def choose_template(
-    frames: Callable[[], list[NDArray[np.uint8]]],
+    frames: Callable[[int], Iterable[NDArray[np.uint8]]],
     config: Config,
     encoder: FrozenEncoder,
     runtime: Runtime,
 ) -> tuple[Template | None, str]:
     """The template frames will be registered to, if any, and a sentence on it; may be empty.
 
-    ``auto`` is ``rigid`` if the good pictures are all found and lie no farther from each other
-    once they are aligned: leave-one-out distances with and without, in the same unit.
+    ``auto`` is ``rigid`` if the good pictures are all found in each other, and if it costs nothing
+    (they lie alike) or is worth what it costs (half of them would be turned by 5 degrees or more).
+    Both are read off leave-one-out distances with and without, in the same unit: they must not
+    grow by more than 5 %, or must fall to 75 %. A turned frame is resampled and its light turned,
+    which costs faint defects more than distances show; and the more pictures there are, the better
+    a memory knows every orientation without (``docs/decisions.md``).
 
     Parameters
     ----------
     frames
-        gives normal pictures made ready, RGB uint8 ``[S, S, 3]`` each; called only if needed.
+        gives up to so many normal pictures made ready, RGB uint8 ``[S, S, 3]`` each; called only
+        if needed.
     """
     if config.align == "none":
         return None, ""
-    pictures = frames()
-    pictures = pictures[:: -(-len(pictures) // SAMPLE)] if pictures else []
+    pictures = list(frames(SAMPLE))
     if not pictures:
         return None, ""  # whoever fits finds nothing to read, and says so
     if config.align != "auto":
@@ -65,17 +73,23 @@ def choose_template(
         return None, f"align none: {lost} of {len(found)} good pictures are not found in the others"
     if not any(r.moved for r in found):
         return template, "align rigid: the good pictures all lie alike"
-    placed = [aligner.place(frame, r) for frame, r in zip(pictures, found, strict=True)]
-    before, after = leave_one_out_distances(pictures, placed, config, encoder, runtime)
+    turn = float(np.median([r.turn for r in found]))
+    alike = turn < _ALIKE
+    before, after = leave_one_out_distances(
+        pictures if alike else frames(_JUDGED), aligner, config, encoder, runtime
+    )
     change = f"the good pictures' distances are {after / before:.2f} of those without"
-    if after > TOLERANCE * before:
-        return None, f"align none: {change}"
-    return template, f"align rigid: {change}"
+    if alike:
+        chosen = after <= TOLERANCE * before
+    else:
+        chosen = after <= EARNED * before
+        change += f"; turned by {turn:.0f} degrees, half of them, they must be {EARNED:.2f} or less"
+    return (template, f"align rigid: {change}") if chosen else (None, f"align none: {change}")
 
 
 def leave_one_out_distances(
-    plain: Sequence[NDArray[np.uint8]],
-    placed: Sequence[NDArray[np.uint8]],
+    frames: Iterable[NDArray[np.uint8]],
+    aligner: Aligner,
     config: Config,
     encoder: FrozenEncoder,
     runtime: Runtime,
@@ -84,29 +98,31 @@ def leave_one_out_distances(
     runner = open_encoder(encoder, runtime)
     units: tuple[float, ...] = ()
     medians = []
-    for frames in (plain, placed):
-        with Spool(len(frames), config.grid) as spool, torch.inference_mode():
-            for batch in batched(frames, BATCH):
-                append_features(batch, config, runner, spool)
+    with (
+        Spool(_JUDGED, config.grid) as plain,
+        Spool(_JUDGED, config.grid) as placed,
+        torch.inference_mode(),
+    ):
+        for batch in batched(frames, BATCH):
+            append_features(batch, config, runner, plain)
+            moved = [aligner.place(frame, aligner.register(frame)) for frame in batch]
+            append_features(moved, config, runner, placed)
+        for spool in (plain, placed):
             banks = _banks(spool, config)
             units = units or tuple(bank.unit for bank in banks)
             search = Search(
                 config, [replace(b, unit=unit) for b, unit in zip(banks, units, strict=True)]
             )
-            scores, _ = leave_one_out(search, spool)
+            rows = range(0, spool.count, -(-spool.count // SAMPLE))
+            scores, _ = score_pictures(search, spool.select(rows), own=rows)
             medians.append(float(np.quantile(scores, 0.5, method="lower")))
     return medians[0], medians[1]
 
 
 def _banks(spool: Spool, config: Config) -> list[MemoryBank]:
-    """Small memories, sampled plainly: enough to compare with each other."""
-    plain = config.model_copy(
-        update={"sampling": "none", "budget_pictures": None, "max_keys": None}
-    )
     sizes = [(height, width) for _, height, width in spool.shapes]
+    planned = layer_budgets(config, sizes, spool.count)
     return [
-        memorise_layer(partial(spool.patch_vectors, number), budget, size, plain)
-        for number, (budget, size) in enumerate(
-            zip(layer_budgets(plain, sizes, spool.count), sizes, strict=True)
-        )
+        memorise_layer(partial(spool.patch_vectors, number), budget, size, config)
+        for number, (budget, size) in enumerate(zip(planned, sizes, strict=True))
     ]

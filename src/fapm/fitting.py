@@ -123,17 +123,20 @@ def fit(
                 for pixels in augmented(frame.pixels, config.augment, (config.seed, number)):
                     yield replace(frame, pixels=pixels, turned=())
 
-    def sample() -> list[NDArray[np.uint8]]:
-        step = max(1, -(-len(pictures) // SAMPLE))
+    def some(most: int) -> Iterator[NDArray[np.uint8]]:
+        step = max(1, -(-len(pictures) // most))
         numbered = list(enumerate(pictures))[::step]
-        return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
+        return (f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame))
+
+    def sample() -> list[NDArray[np.uint8]]:
+        return list(some(SAMPLE))
 
     aligner: Aligner | None = None
     # Of each picture: itself, turned, and its copies. Turned ones do not count for the ratio.
     rows, counted = config.rotations + config.augment, 1 + config.augment
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     remarks = [reason]
-    template, reason = choose_template(sample, config, frozen, runtime)
+    template, reason = choose_template(some, config, frozen, runtime)
     remarks.append(reason)
     if template is not None:
         aligner = Aligner(template)
