@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fapm.align import MIN_COVERED, Aligner, Template, learn
+from fapm.align import MIN_COVERED, Aligner, Motion, Template, learn
 from fapm.banks import layer_budgets, memorise_layer
 from fapm.config import Config
 from fapm.encoding import BATCH, append_features
@@ -33,6 +33,8 @@ TOLERANCE, EARNED = 1.05, 0.75
 # Share of good pictures that may not be found.
 _LOST = 0.05
 _FEWEST = 8
+# What auto tries: it cost no set more than a less free motion did, and follows scale as well.
+FREEST: Motion = "similarity"
 
 
 def choose_template(
@@ -43,12 +45,12 @@ def choose_template(
 ) -> tuple[Template | None, str]:
     """The template frames will be registered to, if any, and a sentence on it; may be empty.
 
-    ``auto`` is ``rigid`` if the good pictures are all found in each other, and if it costs nothing
-    (they lie alike) or is worth what it costs (half of them would be turned by 5 degrees or more).
-    Both are read off leave-one-out distances with and without, in the same unit: they must not
-    grow by more than 5 %, or must fall to 75 %. A turned frame is resampled and its light turned,
-    which costs faint defects more than distances show; and the more pictures there are, the better
-    a memory knows every orientation without (``docs/decisions.md``).
+    ``auto`` is ``similarity`` if the good pictures are all found in each other, and if that costs
+    nothing (they lie alike) or is worth its cost (half of them are turned by 5 degrees or more).
+    Both are read off their leave-one-out distances with and without, in the same unit: they must
+    not grow by more than 5 %, or must fall to 75 %. A turned frame is resampled and its light
+    turned, which hides faint defects more than distances show; and the more pictures there are,
+    the better a memory knows every orientation without (``docs/decisions.md``).
 
     Parameters
     ----------
@@ -65,14 +67,14 @@ def choose_template(
         return learn(pictures, config.align), ""
     if len(pictures) < _FEWEST:
         return None, f"align none: fewer than {_FEWEST} good pictures are too few to decide on"
-    template = learn(pictures, "rigid")
+    template = learn(pictures, FREEST)
     aligner = Aligner(template)
     found = [aligner.register(frame) for frame in pictures]
     lost = sum(r.correlation < template.floor or r.covered < MIN_COVERED for r in found)
     if lost > _LOST * len(found):
         return None, f"align none: {lost} of {len(found)} good pictures are not found in the others"
     if not any(r.moved for r in found):
-        return template, "align rigid: the good pictures all lie alike"
+        return template, f"align {FREEST}: the good pictures all lie alike"
     turn = float(np.median([r.turn for r in found]))
     alike = turn < _ALIKE
     before, after = leave_one_out_distances(
@@ -83,8 +85,8 @@ def choose_template(
         chosen = after <= TOLERANCE * before
     else:
         chosen = after <= EARNED * before
-        change += f"; turned by {turn:.0f} degrees, half of them, they must be {EARNED:.2f} or less"
-    return (template, f"align rigid: {change}") if chosen else (None, f"align none: {change}")
+        change += f"; half are turned by {turn:.0f} degrees or more, which takes {EARNED} or less"
+    return (template, f"align {FREEST}: {change}") if chosen else (None, f"align none: {change}")
 
 
 def leave_one_out_distances(
