@@ -67,6 +67,25 @@ def test_accuracy(
     assert np.isfinite(detector.threshold_)
 
 
+@pytest.mark.parametrize(
+    ("name", "motion", "image_auroc"),
+    [
+        ("mvtec/bottle", "similarity", 0.997),
+        ("mvtec/transistor", "similarity", 0.997),
+        ("magnetic_tile", None, 0.935),
+        ("screw", None, 0.955),
+    ],
+)
+def test_auto_aligns_where_it_costs_nothing(
+    name: str, motion: str | None, image_auroc: float
+) -> None:
+    detector, found = judged(name, align="auto")
+    alignment = detector.fitted_.alignment
+    assert (alignment and alignment.template.motion) == motion, detector.notes_
+    assert found.image is not None
+    assert found.image.auroc >= image_auroc
+
+
 def test_defects_are_found_where_they_are() -> None:
     _, found = judged("mvtec/bottle")
     inside = []

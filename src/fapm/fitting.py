@@ -133,19 +133,22 @@ def fit(
                 for pixels in augmented(frame.pixels, config.augment, (config.seed, number)):
                     yield replace(frame, pixels=pixels, turned=())
 
-    def sample() -> list[NDArray[np.uint8]]:
+    def some(most: int) -> Iterator[NDArray[np.uint8]]:
         """Frames; where they are cut, of each another tile."""
-        step = max(1, -(-len(pictures) // SAMPLE))
+        step = max(1, -(-len(pictures) // most))
         numbered = list(enumerate(pictures))[::step]
         usable = (f for f in ordered_map(read, numbered) if isinstance(f, Frame))
-        return [layout.cut(f.pixels)[i % layout.tiles] for i, f in enumerate(usable)]
+        return (layout.cut(f.pixels)[i % layout.tiles] for i, f in enumerate(usable))
+
+    def sample() -> list[NDArray[np.uint8]]:
+        return list(some(SAMPLE))
 
     aligner: Aligner | None = None
     # Of each picture: itself, turned, and its copies. Turned ones do not count for the ratio.
     rows, counted = config.rotations + config.augment, 1 + config.augment
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     remarks = [reason]
-    template, reason = choose_template(sample, config, frozen, runtime)
+    template, reason = choose_template(some, config, frozen, runtime)
     remarks.append(reason)
     if template is not None:
         aligner = Aligner(template)
