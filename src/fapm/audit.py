@@ -15,7 +15,8 @@ from fapm.encoders import create_encoder
 from fapm.encoding import encode
 from fapm.engines import Runtime, open_encoder
 from fapm.errors import ConfigError, DatasetError
-from fapm.frames import Frame, Picture, picture_names
+from fapm.frames import Frame, Picture, picture_names, readable_frames
+from fapm.light import learn
 from fapm.memory.geometry import smoothing_matrix
 from fapm.memory.outliers import STAND_OUT, Outliers, find_outliers, tail_level
 from fapm.pipeline import Progress

@@ -12,6 +12,7 @@ Sampling = Literal["none", "near-far", "equal-radius"]
 DistanceUnit = Literal["median-radius", "one"]
 CoarseUpsampling = Literal["nearest", "row-order"]
 Align = Literal["none", "shift", "rigid", "similarity", "auto"]
+LightNormalisation = Literal["none", "gain"]
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
@@ -65,6 +66,11 @@ class Config(BaseModel):
         "none",
         description="how parts may lie in a frame: each is registered to a template of the good "
         "ones first; auto: the freest of these that costs nothing on the good pictures",
+    )
+    light: LightNormalisation = Field(
+        "none",
+        description="gain: each frame is made as bright as the good ones first, against a lamp "
+        "that ages and another exposure",
     )
     grid: int = Field(
         7,

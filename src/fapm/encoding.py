@@ -15,6 +15,7 @@ from fapm.errors import ImageError
 from fapm.frames import Frame, Picture, read_frame
 from fapm.graph import aggregate
 from fapm.images import Interpolation
+from fapm.light import Light
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.prediction import Failure
 from fapm.spool import Spool
@@ -31,6 +32,7 @@ def encode(
     runner: EncoderRunner,
     spool: Spool,
     *,
+    light: Light | None = None,
     aligner: Aligner | None = None,
     max_pixels: int,
     progress: Progress,
@@ -54,6 +56,7 @@ def encode(
             max_pixels=max_pixels,
             name=names[number],
             thumbnail=config.thumbnails,
+            light=light,
             aligner=aligner,
         )
 

@@ -14,6 +14,7 @@ from fapm.appearance import Baseline
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.images import Interpolation
+from fapm.light import Light
 from fapm.memory.bank import MemoryBank
 from fapm.prediction import Failure
 
@@ -143,6 +144,8 @@ class Fitted:
         what is inspected; None: everything. The banks' ``inside`` are its cells.
     history
         what was changed since, oldest first.
+    light
+        how bright frames are made; None where they are taken as they come.
     alignment
         None where frames are taken as they come.
     baseline
@@ -159,6 +162,7 @@ class Fitted:
     remarks: tuple[str, ...] = ()
     roi: Roi | None = None
     history: tuple[Change, ...] = ()
+    light: Light | None = None
     alignment: Alignment | None = None
     baseline: Baseline | None = None
 

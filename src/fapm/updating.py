@@ -74,6 +74,7 @@ def update(
             fitted.encoder.spec.interpolation,
             runner,
             spool,
+            light=fitted.light,
             aligner=None if alignment is None else Aligner(alignment.template),
             max_pixels=max_pixels,
             progress=progress,
