@@ -112,7 +112,9 @@ def test_a_white_background_stays_white_in_too_much_light() -> None:
     part = np.full((32, 32, 3), 255, np.uint8)
     part[4:28, 4:28] = 80
     light = learn([part])
-    assert light == Light(80.0, 255.0)
+    assert light is not None
+    assert light.white == 255
+    assert light.level == pytest.approx(80, abs=0.5)
     np.testing.assert_allclose(normalised(lit(part, 1.3), light), part, atol=1)
     np.testing.assert_allclose(normalised(lit(part, 0.7), light), part, atol=1)
 

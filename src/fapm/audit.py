@@ -26,6 +26,8 @@ from fapm.spool import Rows, Spool
 
 # Fewer pictures do not say what is usual.
 FEWEST = 8
+# Pictures that the usual light is learned from, at most.
+_SAMPLE = 128
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,14 @@ def audit(
     encoder, _ = choose_encoder(
         create_encoder(config), config.model_copy(update={"precision": "fp32"}), runtime, list
     )
+    light = None
+    if config.light != "none":
+        step = -(-len(pictures) // _SAMPLE)
+        _, seen = readable_frames(
+            pictures[::step], config, encoder.spec.interpolation,
+            count=_SAMPLE, max_pixels=max_pixels,
+        )  # fmt: skip
+        light = learn(seen)
     with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
         frames, failures = encode(
             pictures,
@@ -116,6 +126,7 @@ def audit(
             encoder.spec.interpolation,
             open_encoder(encoder, runtime),
             spool,
+            light=light,
             max_pixels=max_pixels,
             progress=progress,
         )
