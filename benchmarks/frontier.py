@@ -35,11 +35,9 @@ from fapm.encoders import create_encoder
 from fapm.engines import Runtime, open_encoder
 from fapm.frames import Frame, read_frame
 from fapm.graph import Search, aggregate
-from fapm.memory.geometry import cells_by_patch
-from fapm.memory.memorise import budgets, build_bank
-from fapm.memory.patches import patch_vectors
 from fapm.metrics import auroc
 from fapm.precision import choose_encoder
+from paper_choices import memorise
 
 # MVTec bottle tells nothing here: every candidate gives 100.
 DATA_SETS = ("screw", "magnetic_tile", "mvtec/transistor")
@@ -86,35 +84,6 @@ def encode(
     return [torch.cat(layer) for layer in zip(*rows, strict=True)]
 
 
-def memorise(config: Config, features: list[Tensor]) -> Search:
-    """What ``fapm.fit`` memorises, without its thresholds."""
-    count = len(features[0])
-    counted = min(count, config.budget_pictures or count)
-    sizes = [(layer.shape[2], layer.shape[3]) for layer in features]
-    planned = budgets(sizes, counted, grid=config.grid, ratio=config.ratio)
-    banks = []
-    for layer, budget, (height, width) in zip(features, planned, sizes, strict=True):
-        cells = cells_by_patch(height, width, config.grid)
-        fast = layer.contiguous(memory_format=torch.channels_last)
-
-        def vectors(patch: int, *, layer: Tensor = fast, cells: Any = cells) -> Tensor:
-            return patch_vectors(layer, cells[patch])
-
-        banks.append(
-            build_bank(
-                vectors,
-                budget,
-                height=height,
-                width=width,
-                grid=config.grid,
-                sampling=config.sampling,
-                distance_unit=config.distance_unit,
-                far_threshold=config.far_threshold,
-            )
-        )
-    return Search(config, banks)
-
-
 def measure_accuracy(config: Config, root: Path, orders: int) -> list[float]:
     """Image AUROC in percent, by order of the training pictures."""
     data = load_dataset(root)
@@ -126,7 +95,8 @@ def measure_accuracy(config: Config, root: Path, orders: int) -> list[float]:
     for order in range(orders):
         rows = np.random.default_rng(order).permutation(len(good))
         rows = rows if order else np.arange(len(good))
-        search = memorise(config, [layer[torch.from_numpy(rows)] for layer in known])
+        banks = memorise([layer[torch.from_numpy(rows)] for layer in known], config)
+        search = Search(config, banks)
         scores = [
             search([layer[start : start + _BATCH] for layer in asked]).scores
             for start in range(0, len(labels), _BATCH)

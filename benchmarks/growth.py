@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fapm import bundle, fitting, images
+from fapm import bundle, encoding, fitting, images
 from fapm.config import Config
 from fapm.datasets import list_images
 from fapm.encoders import Encoder, create_encoder
@@ -76,7 +76,7 @@ def fit_synthetic(pictures: int, config: Config, encoder: Encoder) -> tuple[Fitt
     blank = np.zeros((_PIXELS, _PIXELS, 3), np.uint8)
     with (
         patch.object(fitting, "open_encoder", lambda *_: Synthetic()),
-        patch.object(fitting, "aggregate", lambda raw, _: raw),
+        patch.object(encoding, "aggregate", lambda raw, _: raw),
     ):
         start = time.perf_counter()
         fitted = fitting.fit([blank] * pictures, config, encoder, Runtime())

@@ -16,6 +16,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fapm import images
+from fapm.banks import layer_budgets, memorise_layer
 from fapm.config import Config
 from fapm.datasets import Sample, load_dataset
 from fapm.encoders import EMBEDDED, create_encoder
@@ -36,7 +38,6 @@ from fapm.memory import patches
 from fapm.memory.bank import MemoryBank
 from fapm.memory.coreset import distance_score
 from fapm.memory.geometry import cells_by_patch
-from fapm.memory.memorise import budgets, build_bank
 from fapm.metrics import auroc
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "screw")
@@ -153,23 +154,15 @@ def _masks(samples: Sequence[Sample], config: Config) -> NDArray[np.bool_] | Non
 
 
 def memorise(features: Sequence[Tensor], config: Config) -> list[MemoryBank]:
-    """A bank for each layer, of what is memorised."""
+    """What ``fapm.fit`` memorises of features ``[N, C, H, W]``, a bank for each layer."""
     sizes = [(layer.shape[2], layer.shape[3]) for layer in features]
-    planned = budgets(sizes, len(features[0]), grid=config.grid, ratio=config.ratio)
+    planned = layer_budgets(config, sizes, len(features[0]))
     banks = []
-    for layer, budget, (height, width) in zip(features, planned, sizes, strict=True):
-        cells = cells_by_patch(height, width, config.grid)
-        bank = build_bank(
-            lambda p, layer=layer, cells=cells: patches.patch_vectors(layer, cells[p]),
-            budget,
-            height=height,
-            width=width,
-            grid=config.grid,
-            sampling=config.sampling,
-            distance_unit=config.distance_unit,
-            far_threshold=config.far_threshold,
-        )
-        banks.append(bank)
+    for layer, budget, size in zip(features, planned, sizes, strict=True):
+        cells = cells_by_patch(*size, config.grid)
+        fast = layer.contiguous(memory_format=torch.channels_last)
+        vectors = partial(lambda f, own, p: patches.patch_vectors(f, own[p]), fast, cells)
+        banks.append(memorise_layer(vectors, budget, size, config))
     return banks
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +27,8 @@ from fapm.frames import Frame, read_frame
 from fapm.freeze import freeze
 from fapm.graph import Search, aggregate
 from fapm.images import prepare_mask, read_mask
-from fapm.memory.geometry import cells_by_patch
-from fapm.memory.memorise import budgets, build_bank
-from fapm.memory.patches import patch_vectors
 from fapm.metrics import auroc
+from paper_choices import memorise
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 SAMPLE = 20_000  # vectors that a PCA is made from
@@ -67,21 +64,7 @@ def row(
     train: list[Tensor], test: list[Tensor], samples: list[Sample], config: Config
 ) -> tuple[float, float | None, float]:
     """Image AUROC, pixel AUROC (None without masks) and megabytes of keys."""
-    sizes = [(f.shape[2], f.shape[3]) for f in train]
-    planned = budgets(sizes, len(train[0]), grid=config.grid, ratio=config.ratio)
-    banks = [
-        build_bank(
-            partial(lambda f, cells, p: patch_vectors(f, cells[p]), f, cells_by_patch(*size, 7)),
-            budget,
-            height=size[0],
-            width=size[1],
-            grid=config.grid,
-            sampling=config.sampling,
-            distance_unit=config.distance_unit,
-            far_threshold=config.far_threshold,
-        )
-        for f, size, budget in zip(train, sizes, planned, strict=True)
-    ]
+    banks = memorise(train, config)
     search = Search(config, banks)
     scored = [search([f[i : i + 1] for f in test]) for i in range(len(samples))]
     labels = [sample.label for sample in samples]

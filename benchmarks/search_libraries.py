@@ -24,7 +24,8 @@ from usearch.index import search as usearch_search
 
 from fapm.config import Config
 from fapm.engines import openvino
-from fapm.engines.search import SearchPrecision, write_search
+from fapm.engines.search import write_search
+from fapm.engines.search_layer import SearchPrecision
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch
 

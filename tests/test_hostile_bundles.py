@@ -87,6 +87,7 @@ MEMORY: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "a maximum too few": ("map_maxima", lambda t: t[:-1]),
     "maxima that are no numbers": ("map_maxima", lambda t: t * math.nan),
     "drift of one picture": ("drift.count", lambda t: t * 0 + 1),
+    "drift of other pictures": ("drift.count", lambda t: t + 1),
     "drift of half pictures": ("drift.count", lambda t: t + 0.5),
     "drift of many counts": ("drift.count", lambda t: torch.cat([t, t])),
     "drift from a larger frame": ("drift.grey", lambda t: torch.cat([t, t])),
@@ -130,6 +131,14 @@ def test_tensors_that_contradict_the_rest_are_refused(
 def test_a_missing_tensor_is_refused(name: str, bundle: Path, tmp_path: Path) -> None:
     forged = Forgery(bundle)
     del forged.memory[name]
+    refuse(forged, tmp_path / "part.fapm")
+
+
+def test_a_fit_on_several_pictures_without_what_drift_is_measured_from_is_refused(
+    bundle: Path, tmp_path: Path
+) -> None:
+    forged = Forgery(bundle)
+    forged.memory = {n: t for n, t in forged.memory.items() if not n.startswith("drift.")}
     refuse(forged, tmp_path / "part.fapm")
 
 

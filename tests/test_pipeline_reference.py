@@ -249,7 +249,7 @@ def test_leave_one_out_in_small_steps_is_leave_one_out(monkeypatch: pytest.Monke
     encoder = create_encoder(config)
     pictures = pictures_of_a_part(0, NORMAL)
     at_once = fitting.fit(pictures, config, encoder, Runtime()).calibration
-    monkeypatch.setattr(fitting, "_DISTANCES", 1)
+    monkeypatch.setattr("fapm.leave_one_out._DISTANCES", 1)
     one_by_one = fitting.fit(pictures, config, encoder, Runtime()).calibration
     np.testing.assert_allclose(one_by_one.scores, at_once.scores, rtol=1e-5)
     assert one_by_one.map_threshold == pytest.approx(at_once.map_threshold, rel=1e-5)

@@ -18,9 +18,9 @@ import parts
 import reference_online as reference
 from conftest import Command, Refusal
 from fapm import Detector
+from fapm.banks import layer_budgets
 from fapm.calibration import calibrate
 from fapm.errors import ConfigError, DatasetError, ImageError
-from fapm.fitting import layer_budgets
 from fapm.forgetting import find_picture, key_total
 from fapm.memory.bank import MemoryBank
 from fapm.memory.coreset import MAX_SHARE, MIN_KEYS, key_count

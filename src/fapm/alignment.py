@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from fapm.align import MIN_COVERED, Aligner, Template, learn
+from fapm.banks import layer_budgets, memorise_layer
 from fapm.config import Config
+from fapm.encoding import BATCH, append_features
 from fapm.engines import Runtime, open_encoder
 from fapm.fitted import FrozenEncoder
-from fapm.graph import Search, aggregate
+from fapm.graph import Search
+from fapm.leave_one_out import leave_one_out
 from fapm.memory.bank import MemoryBank
-from fapm.memory.memorise import budgets, build_bank
 from fapm.pipeline import batched
 from fapm.spool import Spool
 
@@ -27,7 +29,6 @@ TOLERANCE = 1.05
 # Share of good pictures that may not be found.
 _LOST = 0.05
 _FEWEST = 8
-_BATCH = 4
 
 
 def choose_template(
@@ -85,32 +86,27 @@ def leave_one_out_distances(
     medians = []
     for frames in (plain, placed):
         with Spool(len(frames), config.grid) as spool, torch.inference_mode():
-            for batch in batched(frames, _BATCH):
-                features = [torch.from_numpy(f) for f in runner.features(batch)]
-                spool.append(aggregate(features, config))
+            for batch in batched(frames, BATCH):
+                append_features(batch, config, runner, spool)
             banks = _banks(spool, config)
             units = units or tuple(bank.unit for bank in banks)
             search = Search(
                 config, [replace(b, unit=unit) for b, unit in zip(banks, units, strict=True)]
             )
-            scores = []
-            for start in range(0, len(frames), _BATCH):
-                rows = range(start, min(start + _BATCH, len(frames)))
-                layers = [spool.pictures(n, rows.start, rows.stop) for n in range(len(banks))]
-                scores.append(search(layers, without_pictures=rows).scores)
-            medians.append(float(torch.cat(scores).median()))
+            scores, _ = leave_one_out(search, spool)
+            medians.append(float(np.quantile(scores, 0.5, method="lower")))
     return medians[0], medians[1]
 
 
 def _banks(spool: Spool, config: Config) -> list[MemoryBank]:
     """Small memories, sampled plainly: enough to compare with each other."""
+    plain = config.model_copy(
+        update={"sampling": "none", "budget_pictures": None, "max_keys": None}
+    )
     sizes = [(height, width) for _, height, width in spool.shapes]
-    planned = budgets(sizes, spool.count, grid=config.grid, ratio=config.ratio)
     return [
-        build_bank(
-            partial(spool.patch_vectors, number), budget, height=height, width=width,
-            grid=config.grid, sampling="none", distance_unit=config.distance_unit,
-            far_threshold=config.far_threshold,
+        memorise_layer(partial(spool.patch_vectors, number), budget, size, plain)
+        for number, (budget, size) in enumerate(
+            zip(layer_budgets(plain, sizes, spool.count), sizes, strict=True)
         )
-        for number, (budget, (height, width)) in enumerate(zip(planned, sizes, strict=True))
-    ]  # fmt: skip
+    ]

@@ -115,7 +115,7 @@ def bundle_facts(
     yield "encoder", f"{encoder['name']} in {encoder['precision']}, layers {layers}"
     yield "weights", f"sha256 {encoder['sha256']}"
     yield "frames", f"{encoder['input_size']} x {encoder['input_size']} pixels"
-    if roi := manifest.get("roi"):
+    if roi := manifest["roi"]:
         yield "inspected", f"{100 * roi['share']:.1f} % of the frame"
     for layer in manifest["layers"]:
         yield (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,19 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fapm import bundle, estimator, forgetting, images
-from fapm.align import Aligner, moved_box, restore, unsure_reason
+from fapm.align import Aligner
 from fapm.calibration import promises
 from fapm.config import Config
 from fapm.drift import DriftMonitor
-from fapm.engines import Engine, Runtime, Scored, open_engine, require_precision
+from fapm.engines import Engine, Runtime, open_engine, require_precision
 from fapm.errors import ConfigError, EngineError, ImageError, NotFittedError
 from fapm.fitted import Fitted
-from fapm.frames import Frame, Picture, read_frame, training_pictures
-from fapm.pipeline import Progress, Stages, ready_batches
-from fapm.prediction import Box, Comparison, Failure, Prediction
+from fapm.frames import Picture, training_pictures
+from fapm.pipeline import Progress, Stages
+from fapm.prediction import Failure, Prediction
 from fapm.roi import Region, drawn_roi, restrict
-
-_BATCH = 4
+from fapm.streaming import judge_pictures
 
 
 class Detector:
@@ -82,7 +80,7 @@ class Detector:
 
     @property
     def notes_(self) -> list[str]:
-        """What this fit cannot promise, and which pictures it left out; one sentence each."""
+        """What this fit cannot promise, what it chose and left out; one sentence each."""
         fitted = self.fitted_
         notes = promises(len(fitted.pictures), fitted.config.false_positive_rate)
         notes += fitted.remarks
@@ -297,43 +295,15 @@ class Detector:
         drift
             a monitor made of ``fitted_.baseline``; it has seen a picture when that is yielded.
         """
-        stages = stages or Stages()
-        engine = self.engine_
-        interpolation, roi = self.fitted_.encoder.spec.interpolation, self.fitted_.roi
-
-        aligner = self.aligner_
-
-        def read(numbered: tuple[int, Picture]) -> Frame | Failure:
-            number, picture = numbered
-            return read_frame(
-                picture,
-                self.config,
-                interpolation,
-                max_pixels=self.max_pixels,
-                name=f"array {number}",
-                roi=roi,
-                aligner=aligner,
-                with_look=drift is not None,
-            )
-
-        numbered: Iterable[tuple[int, Picture]] = enumerate(pictures)
-        if isinstance(pictures, (Sequence, np.ndarray)):
-            numbered = list(numbered)
-        batches = ready_batches(read, numbered, size=_BATCH)
-        while True:
-            asked = time.perf_counter()
-            if (batch := next(batches, None)) is None:
-                break
-            stages.decode += time.perf_counter() - asked
-            frames = [item for item in batch if isinstance(item, Frame)]
-            predictions: Iterator[Prediction] = iter(())
-            if frames:
-                given = time.perf_counter()
-                scored = engine.run([frame.pixels for frame in frames])
-                stages.inference += time.perf_counter() - given
-                predictions = self._predictions(frames, scored, drift)
-            for item in batch:
-                yield item if isinstance(item, Failure) else next(predictions)
+        yield from judge_pictures(
+            pictures,
+            self.fitted_,
+            self.engine_,
+            aligner=self.aligner_,
+            max_pixels=self.max_pixels,
+            stages=stages or Stages(),
+            drift=drift,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write everything into one file, without pickle. An existing file is replaced whole.
@@ -430,66 +400,6 @@ class Detector:
     def __repr__(self) -> str:
         state = f"{len(self._fitted.pictures)} pictures" if self._fitted else "not fitted"
         return f"Detector({self.config.encoder}, {self.config.input_size} px, {state})"
-
-    def _predictions(
-        self, frames: list[Frame], scored: Scored, drift: DriftMonitor | None
-    ) -> Iterator[Prediction]:
-        calibration = self.fitted_.calibration
-        for i, frame in enumerate(frames):
-            score = float(scored.scores[i])
-            verdict, frame_map, reason = calibration.verdict(score), scored.maps[i], None
-            inspected = self.fitted_.frame_roi
-            if frame.registration is not None and self.aligner_ is not None:
-                frame_map = restore(frame_map, frame.registration)
-                if inspected is not None:  # it moves with the part
-                    inspected = restore(inspected.astype(np.float32), frame.registration) >= 0.5
-                reason = unsure_reason(self.aligner_.template, frame.registration, verdict)
-            if drift is not None and frame.look is not None:
-                drift.update(frame.look, scored.maps[i], frame.name)
-            yield Prediction(
-                source=frame.name,
-                score=score,
-                percentile=calibration.percentile(score),
-                verdict="unsure" if reason else verdict,
-                threshold=calibration.threshold,
-                map_threshold=calibration.map_threshold,
-                frame_map=frame_map,
-                height=frame.height,
-                width=frame.width,
-                resize=self.config.resize,
-                crop=self.config.crop,
-                comparison=self._comparison(scored, i, frame),
-                roi=inspected,
-                reason=reason,
-            )
-
-    def _comparison(self, scored: Scored, row: int, frame: Frame) -> Comparison:
-        fitted = self.fitted_
-        layer = int(scored.distances[row].argmax())
-        bank, key = fitted.banks[layer], int(scored.keys[row, layer])
-        picture = int(bank.pictures[key])
-        finest = max(fitted.banks, key=lambda b: b.height * b.width)
-        here = frame.registration.matrix if frame.registration else None
-        there = fitted.alignment.matrices[picture] if fitted.alignment else None
-        return Comparison(
-            picture=fitted.pictures[picture],
-            distance=float(scored.distances[row, layer]),
-            layer=fitted.encoder.spec.layers[layer] if fitted.config.layer_wise else "all",
-            here=self._box(int(scored.cells[row]), finest.height, finest.width, here),
-            there=self._box(int(bank.cells[key]), bank.height, bank.width, there),
-            thumbnail=fitted.thumbnails.get(picture),
-        )
-
-    def _box(self, cell: int, height: int, width: int, matrix: NDArray[np.float64] | None) -> Box:
-        """A cell's place in the whole picture, centre crop and registration taken into account."""
-        seen = self.config.input_size / self.config.resize
-        margin = (1 - seen) / 2
-        y, x = divmod(cell, width)
-        box = (x / width, y / height, 1 / width, 1 / height)
-        if matrix is not None:
-            box = moved_box(box, matrix, self.config.input_size)
-        left, top, wide, high = (seen * side for side in box)
-        return Box(margin + left, margin + top, wide, high)
 
     @staticmethod
     def _sure(result: Prediction | Failure) -> Prediction:

@@ -1,4 +1,4 @@
-"""Pictures through the encoder that a detector has, into a spool: for update and audit."""
+"""Pictures through the encoder that a detector has, into a spool."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fapm.align import Aligner
 from fapm.config import Config
@@ -70,8 +71,7 @@ def encode(
                 yield replace(frame, name=names[number])
 
     for batch in batched(usable(), BATCH):
-        features = runner.features([frame.pixels for frame in batch])
-        spool.append(aggregate([torch.from_numpy(f) for f in features], config))
+        append_features([frame.pixels for frame in batch], config, runner, spool)
         frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
     if not frames:
         raise ImageError(
@@ -81,3 +81,10 @@ def encode(
             else "no pictures"
         )
     return frames, failures
+
+
+def append_features(
+    frames: Sequence[NDArray[np.uint8]], config: Config, runner: EncoderRunner, spool: Spool
+) -> None:
+    """What is memorised of frames RGB uint8 ``[S, S, 3]``, onto the end of ``spool``."""
+    spool.append(aggregate([torch.from_numpy(f) for f in runner.features(frames)], config))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fapm import images
 from fapm.align import Aligner
@@ -19,27 +17,27 @@ from fapm.alignment import choose_template
 from fapm.appearance import Baseline, patch_means
 from fapm.audit import FEWEST, compare_pictures
 from fapm.augmentation import augmented
+from fapm.banks import layer_budgets, memorise_layer
 from fapm.calibration import calibrate
 from fapm.config import Config
 from fapm.cost import expected_cost
 from fapm.encoders import Encoder
-from fapm.encoding import BATCH
+from fapm.encoding import BATCH, append_features
 from fapm.engines import Runtime, open_encoder
 from fapm.errors import ConfigError, ImageError
 from fapm.fitted import Alignment, Fitted
 from fapm.foreground import learned_roi
 from fapm.frames import Frame, Picture, picture_names, read_frame
-from fapm.graph import Search, aggregate
-from fapm.memory.memorise import Budget, budgets, build_bank
+from fapm.graph import Search
+from fapm.leave_one_out import leave_one_out
+from fapm.memory.memorise import Budget
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.precision import choose_encoder
 from fapm.prediction import Failure
 from fapm.roi import Region, drawn_roi, inspected_cells
-from fapm.spool import Rows, Spool
+from fapm.spool import Spool
 from fapm.turned import turned_back
 
-# Leave-one-out holds this many distances at a time (float32).
-_DISTANCES = 2**25
 # What a fit will take is said after so many pictures, and only if it takes longer than that.
 _TRIAL = 8 * BATCH
 _LONG = 30  # seconds
@@ -147,8 +145,7 @@ def fit(
     started = time.perf_counter()
     with Spool(rows * len(pictures), config.grid, inside) as spool, torch.inference_mode():
         for batch in batched(usable(), BATCH):
-            raw = runner.features([frame.pixels for frame in batch])
-            spool.append(aggregate([torch.from_numpy(f) for f in raw], config))
+            append_features([frame.pixels for frame in batch], config, runner, spool)
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
             if len(frames) == len(batch):  # the first batch: it warms up
                 _budgets(config, spool, counted * len(pictures), inside)
@@ -184,18 +181,8 @@ def fit(
             zip(planned, spool.shapes, strict=True)
         ):
             progress("memorise", number, len(planned))
-            with one_thread():
-                bank = build_bank(
-                    partial(features.patch_vectors, number),
-                    budget,
-                    height=height,
-                    width=width,
-                    grid=config.grid,
-                    sampling=config.sampling,
-                    distance_unit=config.distance_unit,
-                    far_threshold=config.far_threshold,
-                    inside=inside[number],
-                )
+            vectors = partial(features.patch_vectors, number)
+            bank = memorise_layer(vectors, budget, (height, width), config, inside[number])
             sizes = [(f.height, f.width) for f in frames]
             banks.append(turned_back(bank, config.rotations, rows, sizes))
         progress("memorise", len(planned), len(planned))
@@ -237,72 +224,6 @@ def fit(
     )
 
 
-def leave_one_out(
-    search: Search,
-    features: Spool | Rows,
-    *,
-    progress: Progress = lambda stage, done, total: None,
-    notice: Callable[[Tensor], None] = lambda maps: None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Score each training picture against the memory without its own keys.
-
-    Parameters
-    ----------
-    features
-        of the ``N`` training pictures.
-    notice
-        called with their maps, float32 ``[B, S, S]``, some at a time and in order.
-
-    Returns
-    -------
-    image scores and largest map values, float64 ``[N]``; empty for ``N = 1``.
-    """
-    if features.count == 1:
-        return np.empty(0), np.empty(0)
-
-    def measure(maps: Tensor) -> Tensor:
-        notice(maps)
-        return maps.amax(dim=(1, 2))
-
-    own = range(features.count)
-    return score_pictures(search, features, own=own, measure=measure, progress=progress)
-
-
-def score_pictures(
-    search: Search,
-    features: Spool | Rows,
-    *,
-    own: Sequence[int] | None = None,
-    measure: Callable[[Tensor], Tensor] = lambda maps: maps.amax(dim=(1, 2)),
-    progress: Progress = lambda stage, done, total: None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Image scores of pictures and what is measured of their maps, float64 ``[N]`` each.
-
-    Parameters
-    ----------
-    own
-        per picture the number it has in the memory: its keys do not count.
-    measure
-        float ``[B, S, S]`` to ``[B]``: the largest value by default.
-    """
-    count = features.count
-    widest = max(
-        len(cells) * len(keys)
-        for bank in search.banks
-        for cells, keys in bank.search_sets(search.config.radius)
-    )
-    step = max(1, min(_DISTANCES // widest, features.at_once))
-    scores, measured = [], []
-    for start in range(0, count, step):
-        stop = min(start + step, count)
-        layers = [features.pictures(n, start, stop) for n in range(len(search.banks))]
-        scored = search(layers, without_pictures=None if own is None else own[start:stop])
-        scores.append(scored.scores)
-        measured.append(measure(scored.maps))
-        progress("calibrate", stop, count)
-    return torch.cat(scores).double().numpy(), torch.cat(measured).double().numpy()
-
-
 def _budgets(
     config: Config,
     features: Spool,
@@ -310,36 +231,3 @@ def _budgets(
     inside: Sequence[NDArray[np.bool_] | None],
 ) -> list[Budget]:
     return layer_budgets(config, [(h, w) for _, h, w in features.shapes], pictures, inside)
-
-
-def layer_budgets(
-    config: Config,
-    sizes: Sequence[tuple[int, int]],
-    pictures: int,
-    inside: Sequence[NDArray[np.bool_] | None] | None = None,
-) -> list[Budget]:
-    """How many keys layers of ``H, W`` cells may have once ``pictures`` are memorised."""
-    counted = pictures if config.budget_pictures is None else min(pictures, config.budget_pictures)
-    return budgets(
-        sizes,
-        counted,
-        grid=config.grid,
-        ratio=config.ratio,
-        max_keys=config.max_keys,
-        inside=inside,
-    )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Greedy sampling is tens of thousands of short steps.
-
-    Sharing each among threads gains nothing (measured), and where another program has one of the
-    cores, every step waits for its turn there: fits took ten times as long.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

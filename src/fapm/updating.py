@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from fapm import images
 from fapm.align import Aligner
+from fapm.banks import layer_budgets, one_thread
 from fapm.calibration import Calibration, calibrate
 from fapm.encoding import encode
 from fapm.engines import Runtime, open_encoder
 from fapm.fitted import Change, Fitted
-from fapm.fitting import layer_budgets, one_thread, score_pictures
 from fapm.forgetting import finite_or_none, key_total, refuse_region
 from fapm.frames import Picture, picture_names
 from fapm.graph import Search
+from fapm.leave_one_out import score_pictures
 from fapm.memory.bank import MemoryBank
 from fapm.memory.extend import extend_bank
 from fapm.memory.probe import score_factors

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from fapm.engines import OUTPUTS, Runtime, Scored
 from fapm.engines.quiet import import_quietly
-from fapm.engines.search import SearchPrecision, write_search
+from fapm.engines.search import write_search
+from fapm.engines.search_layer import SearchPrecision
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
 

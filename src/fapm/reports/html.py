@@ -130,7 +130,7 @@ class Report:
     roc, pro
         false-positive rate, and true-positive rate or overlap; float64 ``[k]`` each.
     notes
-        what the detector cannot promise, one sentence each.
+        what the detector cannot promise, and what the fit chose; one sentence each.
     """
 
     title: str

@@ -1,0 +1,71 @@
+"""A layer's memory bank, as the config wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fapm.config import Config
+from fapm.memory.bank import MemoryBank
+from fapm.memory.memorise import Budget, budgets, build_bank
+
+
+def layer_budgets(
+    config: Config,
+    sizes: Sequence[tuple[int, int]],
+    pictures: int,
+    inside: Sequence[NDArray[np.bool_] | None] | None = None,
+) -> list[Budget]:
+    """How many keys layers of ``H, W`` cells may have once ``pictures`` are memorised."""
+    counted = pictures if config.budget_pictures is None else min(pictures, config.budget_pictures)
+    return budgets(
+        sizes,
+        counted,
+        grid=config.grid,
+        ratio=config.ratio,
+        max_keys=config.max_keys,
+        inside=inside,
+    )
+
+
+def memorise_layer(
+    vectors: Callable[[int], Tensor],
+    budget: Budget,
+    size: tuple[int, int],
+    config: Config,
+    inside: NDArray[np.bool_] | None = None,
+) -> MemoryBank:
+    """:func:`fapm.memory.memorise.build_bank` for a layer of ``H, W`` cells, on one thread."""
+    height, width = size
+    with one_thread():
+        return build_bank(
+            vectors,
+            budget,
+            height=height,
+            width=width,
+            grid=config.grid,
+            sampling=config.sampling,
+            distance_unit=config.distance_unit,
+            far_threshold=config.far_threshold,
+            inside=inside,
+        )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Greedy sampling is tens of thousands of short steps.
+
+    Sharing each among threads gains nothing (measured), and where another program has one of the
+    cores, every step waits for its turn there: fits took ten times as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,88 @@
+"""What an engine says of frames, judged: predictions in the geometry of the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fapm.align import moved_box, restore, unsure_reason
+from fapm.config import Config
+from fapm.drift import DriftMonitor
+from fapm.engines import Scored
+from fapm.fitted import Fitted
+from fapm.frames import Frame
+from fapm.prediction import Box, Comparison, Prediction
+
+
+def judge(
+    fitted: Fitted, frames: Sequence[Frame], scored: Scored, drift: DriftMonitor | None
+) -> Iterator[Prediction]:
+    """The predictions of frames that an engine has scored, in their order.
+
+    Parameters
+    ----------
+    drift
+        is shown each frame that has a look, before its prediction is yielded.
+    """
+    calibration, config, alignment = fitted.calibration, fitted.config, fitted.alignment
+    for i, frame in enumerate(frames):
+        score = float(scored.scores[i])
+        verdict, frame_map, reason = calibration.verdict(score), scored.maps[i], None
+        inspected = fitted.frame_roi
+        if frame.registration is not None and alignment is not None:
+            frame_map = restore(frame_map, frame.registration)
+            if inspected is not None:  # it moves with the part
+                inspected = restore(inspected.astype(np.float32), frame.registration) >= 0.5
+            reason = unsure_reason(alignment.template, frame.registration, verdict)
+        if drift is not None and frame.look is not None:
+            drift.update(frame.look, scored.maps[i], frame.name)
+        yield Prediction(
+            source=frame.name,
+            score=score,
+            percentile=calibration.percentile(score),
+            verdict="unsure" if reason else verdict,
+            threshold=calibration.threshold,
+            map_threshold=calibration.map_threshold,
+            frame_map=frame_map,
+            height=frame.height,
+            width=frame.width,
+            resize=config.resize,
+            crop=config.crop,
+            comparison=_comparison(fitted, scored, i, frame),
+            roi=inspected,
+            reason=reason,
+        )
+
+
+def _comparison(fitted: Fitted, scored: Scored, row: int, frame: Frame) -> Comparison:
+    config = fitted.config
+    layer = int(scored.distances[row].argmax())
+    bank, key = fitted.banks[layer], int(scored.keys[row, layer])
+    picture = int(bank.pictures[key])
+    finest = max(fitted.banks, key=lambda b: b.height * b.width)
+    here = frame.registration.matrix if frame.registration else None
+    there = fitted.alignment.matrices[picture] if fitted.alignment else None
+    return Comparison(
+        picture=fitted.pictures[picture],
+        distance=float(scored.distances[row, layer]),
+        layer=fitted.encoder.spec.layers[layer] if config.layer_wise else "all",
+        here=_box(config, int(scored.cells[row]), finest.height, finest.width, here),
+        there=_box(config, int(bank.cells[key]), bank.height, bank.width, there),
+        thumbnail=fitted.thumbnails.get(picture),
+    )
+
+
+def _box(
+    config: Config, cell: int, height: int, width: int, matrix: NDArray[np.float64] | None
+) -> Box:
+    """A cell's place in the whole picture, centre crop and registration taken into account."""
+    seen = config.input_size / config.resize
+    margin = (1 - seen) / 2
+    y, x = divmod(cell, width)
+    box = (x / width, y / height, 1 / width, 1 / height)
+    if matrix is not None:
+        box = moved_box(box, matrix, config.input_size)
+    left, top, wide, high = (seen * side for side in box)
+    return Box(margin + left, margin + top, wide, high)
