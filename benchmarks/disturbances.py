@@ -94,7 +94,8 @@ def noisy(picture: Picture, deviation: float, number: int) -> Picture:
 # "Usual" for JPEG is not compressed again.
 AXES = {
     "shift": Axis(
-        "shift, px at 224", 0, (4, 8, 16, 24, 32), lambda p, x, _: moved(p, 0, 1, x), ("align auto",)
+        "shift, px at 224", 0, (4, 8, 16, 24, 32),
+        lambda p, x, _: moved(p, 0, 1, x), ("align auto",),
     ),
     "rotation": Axis(
         "rotation, degrees", 0, (5, 10, 20, 45, 90, 135, 180),

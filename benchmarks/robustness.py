@@ -1,4 +1,4 @@
-"""Accuracy when parts lie elsewhere, the light changes, or pictures are worse, with and without help.
+"""Accuracy on parts that lie elsewhere, in other light, on worse pictures, with and without help.
 
     python benchmarks/robustness.py measure [DATA_ROOT] [--only NAME ...] [--settings NAME ...]
     python benchmarks/robustness.py table

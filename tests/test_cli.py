@@ -37,6 +37,7 @@ KNOBS: dict[str, tuple[tuple[str, ...], Any]] = {
     "layers": (("--layers", "layer1,layer2"), ["layer1", "layer2"]),
     "resize": (("--resize", "72"), 72),
     "crop": (("--crop", "64"), 64),
+    "light": (("--light", "gain"), "gain"),
     "align": (("--align", "shift"), "shift"),
     "grid": (("--grid", "4"), 4),
     "layer_wise": (("--no-layer-wise",), False),

@@ -29,6 +29,8 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("crop", 31),
     ("crop", 4097),
     ("crop", "centre"),
+    ("light", "clahe"),
+    ("light", None),
     ("align", "affine"),
     ("align", None),
     ("grid", 0),

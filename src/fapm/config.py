@@ -62,15 +62,15 @@ class Config(BaseModel):
         le=4096,
         description="edge of a centre crop after the resize; it blinds the border",
     )
-    align: Align = Field(
-        "none",
-        description="how parts may lie in a frame: each is registered to a template of the good "
-        "ones first; auto: the freest of these that costs nothing on the good pictures",
-    )
     light: LightNormalisation = Field(
         "none",
         description="gain: each frame is made as bright as the good ones first, against a lamp "
         "that ages and another exposure",
+    )
+    align: Align = Field(
+        "none",
+        description="how parts may lie in a frame: each is registered to a template of the good "
+        "ones first; auto: the freest of these that costs nothing on the good pictures",
     )
     grid: int = Field(
         7,

@@ -30,6 +30,7 @@ from fapm.foreground import learned_roi
 from fapm.frames import Frame, Picture, picture_names, read_frame
 from fapm.graph import Search
 from fapm.leave_one_out import leave_one_out
+from fapm.light import Light, learn
 from fapm.memory.memorise import Budget
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.precision import choose_encoder
@@ -104,6 +105,7 @@ def fit(
             name=f"array {number}",
             thumbnail=config.thumbnails,
             roi=area,
+            light=light,
             aligner=aligner,
             with_look=True,
             turned=True,
@@ -128,9 +130,12 @@ def fit(
         numbered = list(enumerate(pictures))[::step]
         return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
 
+    light: Light | None = None
     aligner: Aligner | None = None
     # Of each picture: itself, turned, and its copies. Turned ones do not count for the ratio.
     rows, counted = config.rotations + config.augment, 1 + config.augment
+    if config.light != "none":
+        light = learn(sample())
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     remarks = [reason]
     template, reason = choose_template(sample, config, frozen, runtime)
@@ -214,6 +219,7 @@ def fit(
         skipped=tuple(left_out),
         remarks=tuple(filter(None, remarks)),
         roi=area,
+        light=light,
         alignment=None
         if template is None
         else Alignment(

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 # A frame darker or brighter than this says nothing of a lamp: it would only be noise made visible.
 MOST = 3.0
-# Of a frame's pixels, from below: where its whitest begin.
-_WHITE = 0.999
-# Grey levels above this may have been clipped by the camera.
-_KNEE = 230
+# Share of a picture that is darker than its whitest part, such as a background that is clipped.
+_WHITE = 0.95
+# Grey levels above this may have been clipped by the camera; those below _BLACK are mostly noise.
+_KNEE, _BLACK = 230, 16
+# Which quantile of a frame's grey levels tells how bright it is: the first that is in between.
+_SHARES = (0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9, 0.1)
 _GREYS = np.arange(256.0)
 
 
@@ -27,13 +29,16 @@ class Light:
     Attributes
     ----------
     level
-        of the median good picture, as :func:`level` has it; at least 1.
+        of the median good picture: its quantile of grey levels at ``share``; at least 1.
     white
-        grey level that their whitest pixels reach, 0 to 255.
+        grey level of their whitest twentieth, 0 to 255.
+    share
+        above 0, below 1: 0.5 unless that is black or white in the good pictures.
     """
 
     level: float
     white: float
+    share: float = 0.5
 
     def table(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """What each of the 256 grey levels of a frame becomes, uint8 ``[256]``.
@@ -41,7 +46,8 @@ class Light:
         A gain; but what may have been clipped in a frame that is too bright goes up to
         :attr:`white`, since nobody knows how bright it was. The frame is RGB uint8 ``[S, S, 3]``.
         """
-        gain = float(np.clip(self.level / max(level(frame), 1e-6), 1 / MOST, MOST))
+        level = quantile(frame, self.share)
+        gain = float(np.clip(self.level / max(level, 1e-6), 1 / MOST, MOST))
         lit = gain * _GREYS
         if lit[-1] < self.white:
             lit[_KNEE:] = np.linspace(lit[_KNEE], self.white, 256 - _KNEE)
@@ -52,20 +58,19 @@ def learn(frames: Sequence[NDArray[np.uint8]]) -> Light | None:
     """How bright good pictures are, RGB uint8 ``[S, S, 3]`` each; None if there are none."""
     if not frames:
         return None
-    levels = [level(frame) for frame in frames]
-    whites = [float(np.quantile(frame, _WHITE)) for frame in frames]
-    return Light(max(1.0, float(np.median(levels))), float(np.median(whites)))
+    levels = [float(np.median([quantile(f, share) for f in frames])) for share in _SHARES]
+    outside = [max(_BLACK - level, level - _KNEE, 0.0) for level in levels]
+    chosen = int(np.argmin(outside))
+    white = float(np.median([np.quantile(frame, _WHITE) for frame in frames]))
+    return Light(max(1.0, levels[chosen]), white, _SHARES[chosen])
 
 
-def level(frame: NDArray[np.uint8]) -> float:
-    """How bright a frame is: the median of its grey levels, each spread evenly over its unit.
-
-    A defect that covers less than half of the frame hardly moves it.
-    """
+def quantile(frame: NDArray[np.uint8], share: float) -> float:
+    """Quantile of a frame's grey levels, each spread evenly over its unit: -0.5 to 255.5."""
     counts = np.bincount(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).ravel(), minlength=256)
-    total, half = counts.cumsum(), frame.shape[0] * frame.shape[1] / 2
-    middle = int(np.searchsorted(total, half))
-    return float(middle + 0.5 - (total[middle] - half) / counts[middle])
+    below, wanted = counts.cumsum(), share * frame.shape[0] * frame.shape[1]
+    grey = int(np.searchsorted(below, wanted))
+    return float(grey + 0.5 - (below[grey] - wanted) / counts[grey])
 
 
 def relit(frame: NDArray[np.uint8], table: NDArray[np.uint8] | None) -> NDArray[np.uint8]:

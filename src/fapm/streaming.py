@@ -46,6 +46,7 @@ def judge_pictures(
             max_pixels=max_pixels,
             name=f"array {number}",
             roi=fitted.roi,
+            light=fitted.light,
             aligner=aligner,
             with_look=drift is not None,
         )
