@@ -99,7 +99,7 @@ AXES = {
     ),
     "rotation": Axis(
         "rotation, degrees", 0, (5, 10, 20, 45, 90, 135, 180),
-        lambda p, x, _: moved(p, x, 1, 0), ("align auto", "rotations 12"),
+        lambda p, x, _: moved(p, x, 1, 0), ("align auto", "rotations 12", "rotations 36"),
     ),
     "scale": Axis(
         "scale", 1, (0.8, 0.9, 1.1, 1.2), lambda p, x, _: moved(p, 0, x, 0), ("align auto",)
@@ -112,17 +112,18 @@ AXES = {
         "gamma", 1, (0.7, 0.8, 0.9, 1.1, 1.25, 1.4), lambda p, x, _: curve(p, x), ("light gain",)
     ),
     "cast": Axis(
-        "red x, blue :", 1, (0.9, 0.95, 1.05, 1.1), lambda p, x, _: cast(p, x), ("light gain",)
+        "red x, blue divided by", 1, (0.9, 0.95, 1.05, 1.1),
+        lambda p, x, _: cast(p, x), ("light gain",),
     ),
     "blur": Axis(
         "blur, sigma in px at 224", 0, (0.5, 1, 1.5, 2), lambda p, x, _: blurred(p, x),
-        ("augment 4",),
+        ("roi auto", "augment 4"),
     ),
     "jpeg": Axis(
         "JPEG quality", 100, (5, 10, 20, 40, 70),
-        lambda p, x, _: compressed(p, x), ("augment 4",),
+        lambda p, x, _: compressed(p, x), ("roi auto", "augment 4"),
     ),
     "noise": Axis(
-        "noise, grey levels", 0, (2, 5, 10, 20), noisy, ("augment 4",)
+        "noise, grey levels", 0, (2, 5, 10, 20), noisy, ("roi auto", "augment 4")
     ),
 }  # fmt: skip

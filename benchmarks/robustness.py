@@ -32,10 +32,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "align auto": {"align": "auto"},
     "rotations 12": {"rotations": 12},
+    "rotations 36": {"rotations": 36},
     "light gain": {"light": "gain"},
+    "roi auto": {"roi": "auto"},
     "augment 4": {"augment": 4},
 }
-COLOURS = ("#5a5a5a", "#0b6e4f", "#b04a2f", "#2f5db0")
+COLOURS = ("#5a5a5a", "#0b6e4f", "#b04a2f", "#e0a080", "#0b6e4f", "#2f5db0", "#b04a2f")
 FIGURES = {
     "robustness_place": ("shift", "rotation", "scale"),
     "robustness_light": ("brightness", "gamma", "cast"),
@@ -128,7 +130,7 @@ def plot(arguments: argparse.Namespace, store: dict[str, Any]) -> None:
                 for setting, found in by_setting.items():
                     if name in found["axes"]:
                         row = found["axes"][name]
-                        colour = COLOURS[(0, 1, 2, 1, 1)[list(SETTINGS).index(setting)]]
+                        colour = COLOURS[list(SETTINGS).index(setting)]
                         axes.plot(row["amount"], row["auroc"], "o-", ms=3, color=colour,
                                   label=f"AUROC, {setting}")  # fmt: skip
                         axes.plot(row["amount"], row["alarms"], "x:", ms=3, lw=1, color=colour,
