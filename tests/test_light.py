@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -326,6 +327,8 @@ def test_the_command_line_from_fit_to_verdict(run: Command, washers: Path, tmp_p
     assert said.code == 0, said.out + said.err
     judged = run("evaluate", washers, *options)
     assert judged.code == 0, judged.err
+    timed = run("benchmark", *options, "--pictures", 6, "--rounds", 2, "--json", "-", "--quiet")
+    assert json.loads(timed.out)["light_ms"] > 0
 
 
 def test_an_audit_is_not_about_the_light(run: Command, tmp_path: Path) -> None:
