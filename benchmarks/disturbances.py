@@ -21,13 +21,17 @@ EDGE = 224  # pixels of the encoder's frame, in which shifts and blur are counte
 
 
 class Axis(NamedTuple):
-    """One disturbance: its name and unit, the amount that changes nothing, and others."""
+    """One disturbance: its name and unit, the amount that changes nothing, and others.
+
+    ``orders`` of the training pictures are averaged over: a fit depends on it by a point.
+    """
 
     label: str
     usual: float
     amounts: tuple[float, ...]
     change: Callable[[Picture, float, int], Picture]
     remedies: tuple[str, ...]
+    orders: int = 1
 
 
 def moved(picture: Picture, angle: float, scale: float, shift: float) -> Picture:
@@ -106,14 +110,14 @@ AXES = {
     ),
     "brightness": Axis(
         "brightness, x", 1, (0.7, 0.8, 0.9, 1.1, 1.2, 1.3),
-        lambda p, x, _: levels(p * x), ("light gain",),
+        lambda p, x, _: levels(p * x), ("light gain",), 3,
     ),
     "gamma": Axis(
-        "gamma", 1, (0.7, 0.8, 0.9, 1.1, 1.25, 1.4), lambda p, x, _: curve(p, x), ("light gain",)
+        "gamma", 1, (0.7, 0.8, 0.9, 1.1, 1.25, 1.4), lambda p, x, _: curve(p, x), ("light gain",), 3
     ),
     "cast": Axis(
         "red x, blue divided by", 1, (0.9, 0.95, 1.05, 1.1),
-        lambda p, x, _: cast(p, x), ("light gain",),
+        lambda p, x, _: cast(p, x), ("light gain",), 3,
     ),
     "blur": Axis(
         "blur, sigma in px at 224", 0, (0.5, 1, 1.5, 2), lambda p, x, _: blurred(p, x),
