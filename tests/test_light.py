@@ -62,7 +62,7 @@ def frames(draw: st.DrawFn) -> Picture:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    frame=frames(), target=st.floats(20, 200), white=st.floats(0, 255), share=st.floats(0.1, 0.9)
+    frame=frames(), target=st.floats(20, 200), white=st.floats(0, 249), share=st.floats(0.1, 0.9)
 )
 def test_a_frame_is_what_the_definition_says(
     frame: Picture, target: float, white: float, share: float
@@ -123,6 +123,18 @@ def test_a_white_background_stays_white_in_too_much_light() -> None:
     assert light.level == pytest.approx(80, abs=0.5)
     np.testing.assert_allclose(normalised(lit(part, 1.3), light), part, atol=1)
     np.testing.assert_allclose(normalised(lit(part, 0.7), light), part, atol=1)
+
+
+@pytest.mark.parametrize("gain", [0.5, 0.7, 0.9])
+def test_a_white_background_is_white_again_in_too_little_light(gain: float) -> None:
+    """Even where the part is a bit brighter than others, so that its gain is too small for it."""
+    part, brighter = (np.full((32, 32, 3), 255, np.uint8) for _ in range(2))
+    part[4:28, 4:28], brighter[4:28, 4:28] = 80, 84
+    light = learn([part])
+    assert light is not None
+    found = normalised(lit(brighter, gain), light)
+    assert (found[:4] == 255).all()
+    np.testing.assert_allclose(found[8:24, 8:24].astype(int), 80, atol=2)
 
 
 @pytest.mark.parametrize(("ground", "gains"), [(3, (0.6, 1.4)), (255, (0.6, 0.9, 1.1))])

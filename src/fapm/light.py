@@ -17,6 +17,7 @@ MOST = 3.0
 _WHITE = 0.95
 # Grey levels above this may have been clipped by the camera; those below _BLACK are mostly noise.
 _KNEE, _BLACK = 230, 16
+_CLIPPED = 250  # pictures whose whitest twentieth reaches this
 # Which quantile of a frame's grey levels tells how bright it is: the first that is in between.
 _SHARES = (0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9, 0.1)
 _GREYS = np.arange(256.0)
@@ -44,13 +45,20 @@ class Light:
         """What each of the 256 grey levels of a frame becomes, uint8 ``[256]``.
 
         A gain; but what may have been clipped in a frame that is too bright goes up to
-        :attr:`white`, since nobody knows how bright it was. The frame is RGB uint8 ``[S, S, 3]``.
+        :attr:`white`, since nobody knows how bright it was, and where the good pictures are
+        clipped themselves, so does what is as white in the frame. The frame is RGB uint8
+        ``[S, S, 3]``.
         """
         level = quantile(frame, self.share)
         gain = float(np.clip(self.level / max(level, 1e-6), 1 / MOST, MOST))
         lit = gain * _GREYS
-        if lit[-1] < self.white:
-            lit[_KNEE:] = np.linspace(lit[_KNEE], self.white, 256 - _KNEE)
+        top = 255
+        if self.white >= _CLIPPED:
+            top = round(np.clip(quantile(frame, _WHITE), 255 / MOST, 255))
+        if lit[top] < self.white:
+            knee = top * _KNEE // 255
+            lit[knee : top + 1] = np.linspace(lit[knee], self.white, top + 1 - knee)
+            lit[top:] = self.white
         return np.asarray(lit.round().clip(0, 255), np.uint8)
 
 
