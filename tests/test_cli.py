@@ -41,6 +41,7 @@ KNOBS: dict[str, tuple[tuple[str, ...], Any]] = {
     "tile": (("--tile", "48"), 48),
     "overlap": (("--overlap", "12"), 12),
     "tile_scale": (("--tile-scale", "1.5"), 1.5),
+    "light": (("--light", "gain"), "gain"),
     "align": (("--align", "shift"), "shift"),
     "grid": (("--grid", "4"), 4),
     "layer_wise": (("--no-layer-wise",), False),

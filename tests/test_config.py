@@ -39,6 +39,8 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("tile_scale", 0),
     ("tile_scale", 4.5),
     ("tile_scale", math.nan),
+    ("light", "clahe"),
+    ("light", None),
     ("align", "affine"),
     ("align", None),
     ("grid", 0),

@@ -86,6 +86,8 @@ class Fapm(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
         require_plain(self.config, "anomalib")
         if self.config.align != "none":
             raise ConfigError("align: a graph in anomalib does not register frames; leave it out")
+        if self.config.light != "none":
+            raise ConfigError("light: a graph in anomalib takes frames as they are; leave it out")
         self.model = Memory()
         self._pictures: list[tuple[str, NDArray[np.uint8]]] = []
 

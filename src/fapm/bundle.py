@@ -105,6 +105,7 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
             }
             for bank in fitted.banks
         ],
+        "light": fitted.light and asdict(fitted.light),
         "alignment": fitted.alignment
         and {
             "motion": fitted.alignment.template.motion,

@@ -12,6 +12,7 @@ Sampling = Literal["none", "near-far", "equal-radius"]
 DistanceUnit = Literal["median-radius", "one"]
 CoarseUpsampling = Literal["nearest", "row-order"]
 Align = Literal["none", "shift", "rigid", "similarity", "auto"]
+LightNormalisation = Literal["none", "gain"]
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
@@ -84,6 +85,11 @@ class Config(BaseModel):
         gt=0,
         le=4,
         description="what pictures are scaled by before they are cut into tiles",
+    )
+    light: LightNormalisation = Field(
+        "none",
+        description="gain: each frame is made as bright as the good ones first, against a lamp "
+        "that ages and another exposure",
     )
     align: Align = Field(
         "none",

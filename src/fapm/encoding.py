@@ -18,6 +18,7 @@ from fapm.frames import Frame, Picture, read_frame
 from fapm.graph import aggregate
 from fapm.images import Interpolation
 from fapm.layout import Layout
+from fapm.light import Light
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.prediction import Failure
 from fapm.spool import Spool
@@ -35,6 +36,7 @@ def encode(
     spool: Spool,
     *,
     layout: Layout,
+    light: Light | None = None,
     aligner: Aligner | None = None,
     max_pixels: int,
     progress: Progress,
@@ -59,6 +61,7 @@ def encode(
             name=names[number],
             layout=layout,
             thumbnail=config.thumbnails,
+            light=light,
             aligner=aligner,
         )
 

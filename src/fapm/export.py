@@ -50,7 +50,7 @@ def export(
         Unknown ``kind``.
     EngineError
         The precision cannot be written in this format, its runtime is not installed, or frames are
-        registered or cut into tiles before they are scored.
+        registered, cut into tiles or made as bright as others before they are scored.
     OutputError
         ``folder`` cannot be written, or what was written scores otherwise.
     """
@@ -70,6 +70,11 @@ def export(
         raise EngineError(
             "align: other programs would have to register each frame first; fit again with "
             "--align none"
+        )
+    if fitted.light is not None:
+        raise EngineError(
+            "light: other programs would have to make each frame as bright first; fit again with "
+            "--light none"
         )
     make_directory(folder)
     expected = detector.engine_.run(frames).scores

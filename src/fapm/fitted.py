@@ -15,6 +15,7 @@ from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.images import Interpolation
 from fapm.layout import Layout
+from fapm.light import Light
 from fapm.memory.bank import MemoryBank
 from fapm.prediction import Failure
 
@@ -148,6 +149,8 @@ class Fitted:
         what is inspected; None: everything. The banks' ``inside`` are its cells.
     history
         what was changed since, oldest first.
+    light
+        how bright frames are made; None where they are taken as they come.
     alignment
         None where frames are taken as they come.
     baseline
@@ -165,6 +168,7 @@ class Fitted:
     remarks: tuple[str, ...] = ()
     roi: Roi | None = None
     history: tuple[Change, ...] = ()
+    light: Light | None = None
     alignment: Alignment | None = None
     baseline: Baseline | None = None
 

@@ -31,6 +31,7 @@ from fapm.frames import Frame, Picture, picture_names, read_frame
 from fapm.graph import Search
 from fapm.layout import Layout, layout_of
 from fapm.leave_one_out import leave_one_out
+from fapm.light import Light, learn
 from fapm.memory.memorise import Budget
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.precision import choose_encoder
@@ -114,6 +115,7 @@ def fit(
             name=f"array {number}",
             thumbnail=config.thumbnails,
             roi=area,
+            light=light,
             aligner=aligner,
             with_look=True,
             turned=True,
@@ -133,12 +135,14 @@ def fit(
                 for pixels in augmented(frame.pixels, config.augment, (config.seed, number)):
                     yield replace(frame, pixels=pixels, turned=())
 
-    def some(most: int) -> Iterator[NDArray[np.uint8]]:
-        """Frames; where they are cut, of each another tile."""
+    def whole(most: int) -> Iterator[NDArray[np.uint8]]:
         step = max(1, -(-len(pictures) // most))
         numbered = list(enumerate(pictures))[::step]
-        usable = (f for f in ordered_map(read, numbered) if isinstance(f, Frame))
-        return (layout.cut(f.pixels)[i % layout.tiles] for i, f in enumerate(usable))
+        return (f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame))
+
+    def some(most: int) -> Iterator[NDArray[np.uint8]]:
+        """Frames; where they are cut, of each another tile."""
+        return (layout.cut(frame)[i % layout.tiles] for i, frame in enumerate(whole(most)))
 
     def sample() -> list[NDArray[np.uint8]]:
         return list(some(SAMPLE))
@@ -146,6 +150,8 @@ def fit(
     aligner: Aligner | None = None
     # Of each picture: itself, turned, and its copies. Turned ones do not count for the ratio.
     rows, counted = config.rotations + config.augment, 1 + config.augment
+    if config.light != "none":
+        light = learn(whole(SAMPLE))
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     remarks = [reason]
     template, reason = choose_template(some, config, frozen, runtime)
@@ -237,6 +243,7 @@ def fit(
         skipped=tuple(left_out),
         remarks=tuple(filter(None, remarks)),
         roi=area,
+        light=light,
         alignment=None
         if template is None
         else Alignment(

@@ -19,6 +19,7 @@ from fapm.datasets import list_images, load_dataset
 from fapm.errors import ImageError
 from fapm.fitted import Roi
 from fapm.layout import Layout, layout_of, usual_size
+from fapm.light import Light, relit
 from fapm.prediction import Failure
 from fapm.roi import shape_error
 
@@ -57,6 +58,7 @@ def read_frame(
     name: str = "array",
     thumbnail: bool = False,
     roi: Roi | None = None,
+    light: Light | None = None,
     aligner: Aligner | None = None,
     with_look: bool = False,
     turned: bool = False,
@@ -64,9 +66,9 @@ def read_frame(
     """Decode and resize one picture; a :class:`Failure` if it cannot be used.
 
     ``name`` is what an array is called; a file is called by its path. One of another shape than
-    ``layout`` is for (by default any), or than ``roi`` was drawn on, cannot be used. With an
-    ``aligner`` the frame is put in its template's place. With ``turned`` it comes with those of the
-    picture turned, for memorising.
+    ``layout`` is for (by default any), or than ``roi`` was drawn on, cannot be used. With a
+    ``light`` the frame is made as bright as that says, with an ``aligner`` it is put in its
+    template's place. With ``turned`` it comes with those of the picture turned, for memorising.
     """
     layout = layout or layout_of(config)
     try:
@@ -87,7 +89,10 @@ def read_frame(
         return frame_pixels(picture, config, layout, interpolation)
 
     frame = prepared(pixels)
-    seen = look(frame) if with_look else None  # what the camera shows, wherever the part lies
+    # What the camera shows: wherever the part lies, whatever the light.
+    seen = look(frame) if with_look else None
+    table = None if light is None else light.table(frame)
+    frame = relit(frame, table)
     registration = None
     if aligner is not None:
         registration = aligner.register(frame)
@@ -102,7 +107,7 @@ def read_frame(
         _thumbnail(pixels) if thumbnail else None,
         registration,
         seen,
-        tuple(prepared(images.rotate(pixels, angle)) for angle in angles),
+        tuple(relit(prepared(images.rotate(pixels, angle)), table) for angle in angles),
     )
 
 

@@ -20,6 +20,7 @@ from fapm.errors import BundleError
 from fapm.fitted import Alignment, Change, EncoderSpec, Fitted, FrozenEncoder, Precision, Roi
 from fapm.images import Interpolation
 from fapm.layout import Layout, layout_of
+from fapm.light import Light
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch, patch_grid, patch_of_cell
 from fapm.prediction import Failure
@@ -125,6 +126,7 @@ def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         remarks=_texts(manifest["remarks"]),
         roi=roi,
         history=history,
+        light=_light(manifest.get("light"), config),
         alignment=_alignment(described, memory, config, len(pictures)),
         baseline=_baseline(memory, fitted_on),
     )
@@ -238,6 +240,22 @@ def _calibration(
     return Calibration(
         scores, threshold, unsure, cells, bool(levels["extrapolated"]), maxima, tuple(aside)
     )
+
+
+def _light(described: Mapping[str, Any] | None, config: Config) -> Light | None:
+    """None where frames are taken as they come, as in bundles from before."""
+    _require((described is None) == (config.light == "none"), "its light contradicts its config")
+    if described is None:
+        return None
+    light = Light(**described)
+    _require(
+        all(isinstance(number, float) for number in (light.level, light.white, light.share))
+        and 1 <= light.level <= 256
+        and 0 <= light.white <= 255
+        and 0 < light.share < 1,
+        "its light contradicts itself",
+    )
+    return light
 
 
 def _alignment(

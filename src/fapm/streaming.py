@@ -47,6 +47,7 @@ def judge_pictures(
             layout=fitted.layout,
             name=f"array {number}",
             roi=fitted.roi,
+            light=fitted.light,
             aligner=aligner,
             with_look=drift is not None,
         )

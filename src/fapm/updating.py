@@ -77,6 +77,7 @@ def update(
             runner,
             spool,
             layout=layout,
+            light=fitted.light,
             aligner=None if alignment is None else Aligner(alignment.template),
             max_pixels=max_pixels,
             progress=progress,

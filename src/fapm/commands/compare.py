@@ -54,6 +54,8 @@ def compare_command(
     require_plain(config, "compare")
     if config.align != "none":
         raise ConfigError("align: every method gets the same frames; leave it out")
+    if config.light != "none":
+        raise ConfigError("light: every method gets the same frames; leave it out")
     for package in ("torch", "timm"):
         if not installed(package):
             raise EngineError(f"compare: {package} is not installed; type: pip install 'fapm[fit]'")
