@@ -147,6 +147,7 @@ def fit(
     def sample() -> list[NDArray[np.uint8]]:
         return list(some(SAMPLE))
 
+    light: Light | None = None
     aligner: Aligner | None = None
     # Of each picture: itself, turned, and its copies. Turned ones do not count for the ratio.
     rows, counted = config.rotations + config.augment, 1 + config.augment
