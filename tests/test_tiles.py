@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -490,3 +492,37 @@ def test_evaluate_compares_pixels_on_the_map(run: Command, washers: Path) -> Non
     figures = json.loads(said.out)
     assert figures["image_auroc"] >= 0.9
     assert figures["pixel_auroc"] >= 0.9
+
+
+@pytest.mark.slow
+def test_twelve_megapixels_fit_into_memory(tmp_path: Path) -> None:
+    code = """
+import resource, sys
+import numpy as np
+import fapm
+y, x = np.mgrid[:3000, :4000]
+base = (110 + 50 * np.sin(x * x / 90_000) + 50 * np.cos(y / 23))[:, :, None]
+def frame(seed):
+    noise = np.random.default_rng(seed).normal(scale=5, size=base.shape)
+    return np.clip(base + noise, 0, 255).astype(np.uint8).repeat(3, axis=2)
+if sys.argv[1] == "fit":
+    fapm.fit([frame(seed) for seed in range(3)], tile=512, overlap=64).save(sys.argv[2])
+else:
+    detector = fapm.load(sys.argv[2])
+    assert detector.fitted_.layout.tiling == (7, 9)
+    bad = frame(9)
+    bad[1500:1524, 3975:3999] = 255
+    good, found = detector.predict([frame(8), bad])
+    assert found.score > 1.5 * good.score, (found.score, good.score)
+    peak = np.unravel_index(found.anomaly_map.argmax(), found.anomaly_map.shape)
+    assert np.abs(np.array(peak) - (1512, 3987)).max() < 24, peak
+    assert found.anomaly_map.shape == (3000, 4000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000)
+"""
+    peaks = []
+    for step in ("fit", "inspect"):
+        command = [sys.executable, "-c", code, step, str(tmp_path / "large.fapm")]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert finished.returncode == 0, finished.stderr
+        peaks.append(int(finished.stdout))
+    assert max(peaks) < 4000  # MB; all 63 tiles in one batch would take more by themselves
