@@ -35,12 +35,13 @@ def average_pool(features: Floats) -> Floats:
     return sum(padded[:, :, dy : dy + height, dx : dx + width] for dy, dx in shifts) / 9
 
 
-def patch_numbers(height: int, width: int, grid: int) -> Integers:
+def patch_numbers(height: int, width: int, grid: int | tuple[int, int]) -> Integers:
     """Patch of each cell ``[H, W]``: row ``floor(y G / H)``, column ``floor(x G / W)``.
 
-    An axis with fewer cells than ``G`` has one patch per cell.
+    An axis with fewer cells than ``G`` has one patch per cell. ``grid`` may be a ``G`` for each.
     """
-    rows, columns = min(grid, height), min(grid, width)
+    wanted = (grid, grid) if isinstance(grid, int) else grid
+    rows, columns = min(wanted[0], height), min(wanted[1], width)
     numbers = np.empty((height, width), np.int64)
     for y in range(height):
         for x in range(width):
@@ -181,7 +182,7 @@ class Memory:
 def memorise(
     features: Floats,
     *,
-    grid: int,
+    grid: int | tuple[int, int],
     ratio: float,
     sampling: str,
     distance_unit: str,
@@ -194,6 +195,7 @@ def memorise(
     """
     count, channels, height, width = features.shape
     numbers = patch_numbers(height, width, grid)
+    per_row = [len(set(line.tolist())) for line in (numbers[:, 0], numbers[0])]
     if inside is None:
         inside = np.ones((height, width), np.bool_)
     everywhere = range(numbers.max() + 1)
@@ -231,8 +233,8 @@ def memorise(
         cells=cells,
         radii=radii,
         unit=unit,
-        rows=min(grid, height),
-        columns=min(grid, width),
+        rows=per_row[0],
+        columns=per_row[1],
         inside=inside,
     )
 
@@ -359,13 +361,13 @@ def image_score(
     return float(weight * levels.ravel()[worst]), worst
 
 
-def bilinear(cells: Floats, size: int) -> Floats:
-    """``[H, W]`` to ``[size, size]``, pixel centres aligned, edge cells extended."""
-    for axis in (0, 1):
+def bilinear(cells: Floats, size: int | tuple[int, int]) -> Floats:
+    """``[H, W]`` to ``size``, pixel centres aligned, edge cells extended."""
+    for axis, pixels in enumerate((size, size) if isinstance(size, int) else size):
         count = cells.shape[axis]
         lines = []
-        for pixel in range(size):
-            place = min(max((pixel + 0.5) * count / size - 0.5, 0), count - 1)
+        for pixel in range(pixels):
+            place = min(max((pixel + 0.5) * count / pixels - 0.5, 0), count - 1)
             low = math.floor(place)
             high = min(low + 1, count - 1)
             part = place - low
@@ -374,7 +376,7 @@ def bilinear(cells: Floats, size: int) -> Floats:
     return cells
 
 
-def anomaly_map(cells: Floats, size: int, sigma: float) -> Floats:
+def anomaly_map(cells: Floats, size: int | tuple[int, int], sigma: float) -> Floats:
     """Bilinear upsampling, then a Gaussian."""
     upsampled = bilinear(cells, size)
     return scipy.ndimage.gaussian_filter(upsampled, sigma) if sigma else upsampled
@@ -408,7 +410,7 @@ def judge(
     memories: Sequence[Memory],
     *,
     count: int,
-    size: int,
+    size: int | tuple[int, int],
     sigma: float,
     score_sigma: float = 0.0,
     radius: int = 0,

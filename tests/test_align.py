@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -300,7 +301,7 @@ def test_a_forged_alignment_is_refused(forgery: str, loose: Detector, tmp_path: 
 @pytest.mark.parametrize(
     ("pictures", "expected"),
     [
-        ([parts.part(n) for n in range(10)], "align rigid: "),
+        ([parts.part(n) for n in range(10)], "align similarity: "),
         ([parts.part(n) for n in range(4)], "align none: fewer than 8 "),
         (
             list(np.random.default_rng(0).integers(0, 256, (10, 64, 64, 3), np.uint8)),
@@ -313,8 +314,47 @@ def test_auto_aligns_what_can_be_aligned_and_says_so(
     pictures: list[Picture], expected: str
 ) -> None:
     detector = fapm.fit(pictures, resize=64, align="auto")
-    assert (detector.fitted_.alignment is not None) == expected.startswith("align rigid")
+    assert (detector.fitted_.alignment is not None) == expected.startswith("align similarity")
     assert [note for note in detector.notes_ if note.startswith(expected)]
+
+
+def grained(number: int, angle: float) -> Picture:
+    """A part found by its outline, grain and ground its own: turned back it is no nearer."""
+    turn, (y, x) = math.radians(angle), np.mgrid[:EDGE, :EDGE] - CENTRE
+    along, across = math.cos(turn) * x + math.sin(turn) * y, math.cos(turn) * y - math.sin(turn) * x
+    shaft = (abs(along) < 34) & (abs(across) < 13)
+    head = (abs(along - 26) < 9) & (abs(across) < 22)
+    part = cv2.GaussianBlur(np.where(shaft | head, 80.0, 0.0), (0, 0), 1.5)
+    noise = np.random.default_rng(number).normal(0, 1, (EDGE, EDGE))
+    grain = cv2.GaussianBlur(noise, (0, 0), 0.7)
+    picture = 100 + part + 40 * grain / grain.std()
+    return np.repeat(picture.clip(0, 255).astype(np.uint8)[..., None], 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        (lambda n, angle: frame(n, angle=angle), r"align similarity: .* are 0\.[0-6]\d of those"),
+        (grained, r"align none: .* are [01]\.[089]\d of those .* 0\.75 or less"),
+    ],
+    ids=["all alike but for the turn", "each with its own grain"],
+)
+def test_auto_turns_parts_only_if_they_become_much_more_alike(
+    picture: Callable[[int, float], Picture], expected: str
+) -> None:
+    turns = np.random.default_rng(0).uniform(-180, 180, 24)
+    detector = fapm.fit([picture(n, a) for n, a in enumerate(turns)], resize=EDGE, align="auto")
+    (note,) = (note for note in detector.notes_ if note.startswith("align "))
+    assert re.match(expected, note)
+    assert (detector.fitted_.alignment is None) == note.startswith("align none")
+
+
+def test_what_is_not_found_is_judged_where_it_lies(aligners: dict[str, Aligner]) -> None:
+    smaller = frame(100, scale=0.55)
+    found = aligners["rigid"].register(smaller)
+    assert found.correlation < aligners["rigid"].template.floor
+    assert not found.moved
+    assert aligners["rigid"].place(smaller, found) is smaller
 
 
 def test_the_command_line_from_fit_to_table(run: Command, tmp_path: Path) -> None:

@@ -189,6 +189,12 @@ def test_exported_graphs_say_the_same(trained: tuple[Fapm, Path], tmp_path: Path
         model.to_onnx(tmp_path, input_size=(32, 32))
 
 
+@pytest.mark.parametrize("knob", [{"align": "shift"}, {"light": "gain"}], ids=str)
+def test_what_is_not_in_its_graph_is_refused(knob: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"{min(knob)}: a graph in anomalib"):
+        Fapm(**knob)  # type: ignore[arg-type]
+
+
 def test_knobs_that_are_wrong() -> None:
     with pytest.raises(ConfigError, match="resize: 3 is not valid"):
         Fapm(resize=3)

@@ -37,6 +37,11 @@ KNOBS: dict[str, tuple[tuple[str, ...], Any]] = {
     "layers": (("--layers", "layer1,layer2"), ["layer1", "layer2"]),
     "resize": (("--resize", "72"), 72),
     "crop": (("--crop", "64"), 64),
+    "keep_aspect": (("--keep-aspect",), True),
+    "tile": (("--tile", "48"), 48),
+    "overlap": (("--overlap", "12"), 12),
+    "tile_scale": (("--tile-scale", "1.5"), 1.5),
+    "light": (("--light", "gain"), "gain"),
     "align": (("--align", "shift"), "shift"),
     "grid": (("--grid", "4"), 4),
     "layer_wise": (("--no-layer-wise",), False),
@@ -127,15 +132,27 @@ def test_fit_on_a_data_set_takes_its_training_pictures_only(
     assert names == tuple(f"{number:03d}.png" for number in range(12))
 
 
-@pytest.mark.parametrize("left_out", ["align", "rotations"])  # the two exclude each other
-def test_every_knob_can_be_set(left_out: str, run: Command, washers: Path, tmp_path: Path) -> None:
+TILES = ("keep_aspect", "tile", "overlap", "tile_scale")
+
+
+@pytest.mark.parametrize(
+    "left_out",  # what excludes the rest
+    [
+        ("align", *TILES),
+        ("rotations", *TILES),
+        ("align", "rotations", "crop", "resize", "coarse_upsampling", "robust"),
+    ],
+)
+def test_every_knob_can_be_set(
+    left_out: tuple[str, ...], run: Command, washers: Path, tmp_path: Path
+) -> None:
     wanted = {name: value for name, (_, value) in KNOBS.items()}
     assert list(wanted) == list(Config.model_fields)
     default = Config.create().model_dump(mode="json")
     assert [name for name in wanted if wanted[name] == default[name]] == []
 
-    wanted[left_out] = default[left_out]
-    typed = [w for name, (words, _) in KNOBS.items() if name != left_out for w in words]
+    wanted |= {name: default[name] for name in left_out}
+    typed = [w for name, (words, _) in KNOBS.items() if name not in left_out for w in words]
     finished = run("fit", washers / "train" / "good", "-o", tmp_path / "all.fapm", *typed)
     assert finished.code == 0, finished.err
     manifest = json.loads(run("info", tmp_path / "all.fapm", "--json").out)

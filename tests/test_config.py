@@ -29,6 +29,18 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("crop", 31),
     ("crop", 4097),
     ("crop", "centre"),
+    ("keep_aspect", "perhaps"),
+    ("keep_aspect", None),
+    ("tile", 31),
+    ("tile", 4097),
+    ("tile", "large"),
+    ("overlap", -1),
+    ("overlap", 1.5),
+    ("tile_scale", 0),
+    ("tile_scale", 4.5),
+    ("tile_scale", math.nan),
+    ("light", "clahe"),
+    ("light", None),
     ("align", "affine"),
     ("align", None),
     ("grid", 0),
@@ -89,6 +101,9 @@ EDGE_VALUES: list[tuple[str, Any]] = [
     ("crop", 32),
     ("crop", 224),
     ("crop", None),
+    ("tile", 32),
+    ("tile", 4096),
+    ("tile", None),
     ("grid", 1),
     ("grid", 64),
     ("ratio", 1),
@@ -249,6 +264,30 @@ def test_an_unknown_preset_names_the_known_ones(preset: Any) -> None:
 def test_a_crop_larger_than_the_picture() -> None:
     assert refusal(crop=225) == "crop: 225 is larger than resize 224"
     assert refusal("paper", resize=128) == "crop: 224 is larger than resize 128"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"overlap": 8}, "overlap: there are no tiles; give --tile too"),
+        ({"tile_scale": 0.5}, "tile_scale: there are no tiles; give --tile too"),
+        ({"tile": 64, "overlap": 33}, "overlap: 33 is more than half of tile 64"),
+        ({"tile": 64, "align": "shift"}, "tile: does not go with align; use either"),
+        ({"tile": 64, "rotations": 2}, "tile: does not go with rotations; use either"),
+        ({"tile": 64, "crop": 64}, "tile: does not go with crop; use either"),
+        ({"keep_aspect": True, "crop": 64}, "keep_aspect: does not go with crop; use either"),
+        (
+            {"tile": 64, "coarse_upsampling": "row-order"},
+            "tile: does not go with coarse-upsampling; use either",
+        ),
+        (
+            {"tile": 64, "resize": 512},
+            "resize: tiles are cut from pictures as they are; use --tile-scale to shrink them",
+        ),
+    ],
+)
+def test_what_does_not_go_with_tiles(knobs: dict[str, Any], message: str) -> None:
+    assert refusal(**knobs) == message
 
 
 def test_an_unsure_band_above_the_threshold() -> None:

@@ -67,6 +67,25 @@ def test_accuracy(
     assert np.isfinite(detector.threshold_)
 
 
+@pytest.mark.parametrize(
+    ("name", "motion", "image_auroc"),
+    [
+        ("mvtec/bottle", "similarity", 0.997),
+        ("mvtec/transistor", "similarity", 0.997),
+        ("magnetic_tile", None, 0.935),
+        ("screw", None, 0.955),
+    ],
+)
+def test_auto_aligns_where_it_costs_nothing(
+    name: str, motion: str | None, image_auroc: float
+) -> None:
+    detector, found = judged(name, align="auto")
+    alignment = detector.fitted_.alignment
+    assert (alignment and alignment.template.motion) == motion, detector.notes_
+    assert found.image is not None
+    assert found.image.auroc >= image_auroc
+
+
 def test_defects_are_found_where_they_are() -> None:
     _, found = judged("mvtec/bottle")
     inside = []
@@ -136,3 +155,22 @@ def test_drift_of_real_bottles() -> None:
     assert monitor.state.cause == "light"
     assert monitor.state.since is not None
     assert abs(monitor.state.since - len(usual) - 1) <= 2
+
+
+def test_real_bottles_in_less_light_are_good() -> None:
+    folder = DATA / "mvtec" / "bottle"
+    if not folder.is_dir():
+        pytest.skip("mvtec/bottle is not here")
+    data = load_dataset(folder)
+    labels = np.array([sample.label for sample in data.test])
+    darker = [(images.read_image(sample.path) * 0.8).astype(np.uint8) for sample in data.test]
+
+    def not_good(light: str) -> dict[int, float]:
+        detector = fapm.fit([sample.path for sample in data.train], light=light)
+        judged = np.array([p.verdict != "good" for p in detector.predict(darker)])
+        return {label: float(judged[labels == label].mean()) for label in (0, 1)}
+
+    assert not_good("none")[0] >= 0.9
+    helped = not_good("gain")
+    assert helped[0] <= 0.2
+    assert helped[1] == 1

@@ -603,7 +603,7 @@ BAD: dict[str, tuple[str, bytes | str, str]] = {
     ),
     "smaller than a cell": (
         "roi.json", '{"width": 64, "height": 64, "polygons": [[[8, 8], [10, 8], [10, 10]]]}',
-        "no cell of 8 x 8 pixels of the 64 pixel frame has half its area inside",
+        "no cell of 8 x 8 pixels of the 64 x 64 pixel frame has half its area inside",
     ),
 }  # fmt: skip
 

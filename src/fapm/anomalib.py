@@ -38,6 +38,7 @@ from fapm.errors import ConfigError, NotFittedError
 from fapm.fitted import Fitted
 from fapm.frames import picture_names
 from fapm.graph import Graph
+from fapm.layout import require_plain
 
 _RUNTIME = Runtime(engine="torch")
 
@@ -82,8 +83,11 @@ class Fapm(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
         object.__setattr__(self, "config", Config.create(preset, **overrides))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.config: Config
+        require_plain(self.config, "anomalib")
         if self.config.align != "none":
             raise ConfigError("align: a graph in anomalib does not register frames; leave it out")
+        if self.config.light != "none":
+            raise ConfigError("light: a graph in anomalib takes frames as they are; leave it out")
         self.model = Memory()
         self._pictures: list[tuple[str, NDArray[np.uint8]]] = []
 

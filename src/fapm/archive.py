@@ -32,7 +32,7 @@ from typing import Any, BinaryIO, NamedTuple
 from fapm.errors import BundleError, OutputError
 from fapm.files import replaced_when_complete
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAX_BYTES = 2**32 - 1  # the reach of a plain ZIP; its 64-bit extension is not needed
 MAX_MANIFEST_BYTES = 64 * 2**20
 MAX_PARTS = 60_000  # a plain ZIP counts its entries in 16 bits

@@ -15,7 +15,9 @@ from fapm.encoders import create_encoder
 from fapm.encoding import encode
 from fapm.engines import Runtime, open_encoder
 from fapm.errors import ConfigError, DatasetError
-from fapm.frames import Frame, Picture, picture_names
+from fapm.frames import Frame, Picture, picture_names, readable_frames
+from fapm.layout import layout_of, require_plain
+from fapm.light import learn
 from fapm.memory.geometry import smoothing_matrix
 from fapm.memory.outliers import STAND_OUT, Outliers, find_outliers, tail_level
 from fapm.pipeline import Progress
@@ -25,6 +27,8 @@ from fapm.spool import Rows, Spool
 
 # Fewer pictures do not say what is usual.
 FEWEST = 8
+# Pictures that the usual light is learned from, at most.
+_SAMPLE = 128
 
 
 @dataclass(frozen=True)
@@ -101,12 +105,21 @@ def audit(
         raise DatasetError(
             f"audit: {len(pictures)} pictures do not show what is usual; {FEWEST} or more do"
         )
+    require_plain(config, "audit")
     if config.align != "none":
         raise ConfigError("align: audit compares pictures as they are; leave it out")
     names = picture_names(pictures)
     encoder, _ = choose_encoder(
         create_encoder(config), config.model_copy(update={"precision": "fp32"}), runtime, list
     )
+    light = None
+    if config.light != "none":
+        step = -(-len(pictures) // _SAMPLE)
+        _, seen = readable_frames(
+            pictures[::step], config, encoder.spec.interpolation,
+            count=_SAMPLE, max_pixels=max_pixels,
+        )  # fmt: skip
+        light = learn(seen)
     with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
         frames, failures = encode(
             pictures,
@@ -115,6 +128,8 @@ def audit(
             encoder.spec.interpolation,
             open_encoder(encoder, runtime),
             spool,
+            layout=layout_of(config),
+            light=light,
             max_pixels=max_pixels,
             progress=progress,
         )
@@ -135,7 +150,7 @@ def compare_pictures(spool: Spool | Rows, config: Config, progress: Progress) ->
         spool.patch_vectors,
         [(height, width) for _, height, width in spool.shapes],
         spool.count,
-        grid=config.grid,
+        grid=spool.grid,
         radius=config.radius,
         coarse_upsampling=config.coarse_upsampling,
         progress=lambda done, total: progress("compare", done, total),

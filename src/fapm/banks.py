@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fapm.config import Config
+from fapm.layout import Layout, layout_of
 from fapm.memory.bank import MemoryBank
 from fapm.memory.memorise import Budget, budgets, build_bank
 
@@ -20,13 +21,25 @@ def layer_budgets(
     sizes: Sequence[tuple[int, int]],
     pictures: int,
     inside: Sequence[NDArray[np.bool_] | None] | None = None,
+    layout: Layout | None = None,
 ) -> list[Budget]:
-    """How many keys layers of ``H, W`` cells may have once ``pictures`` are memorised."""
-    counted = pictures if config.budget_pictures is None else min(pictures, config.budget_pictures)
+    """How many keys layers of ``H, W`` cells may have once ``pictures`` are memorised.
+
+    A frame of ``T`` tiles has ``T`` times the vectors, and so many the fewer pictures count: more
+    keys than a whole picture has did not make tiles any better (measured, ``docs/tiles.md``).
+
+    Parameters
+    ----------
+    layout
+        of the frames; default: a square that is not cut.
+    """
+    layout, counted = layout or layout_of(config), pictures
+    if config.budget_pictures is not None:
+        counted = min(pictures, max(1, config.budget_pictures // layout.tiles))
     return budgets(
         sizes,
         counted,
-        grid=config.grid,
+        grid=layout.grid(config.grid),
         ratio=config.ratio,
         max_keys=config.max_keys,
         inside=inside,
@@ -39,8 +52,16 @@ def memorise_layer(
     size: tuple[int, int],
     config: Config,
     inside: NDArray[np.bool_] | None = None,
+    layout: Layout | None = None,
 ) -> MemoryBank:
-    """:func:`fapm.memory.memorise.build_bank` for a layer of ``H, W`` cells, on one thread."""
+    """:func:`fapm.memory.memorise.build_bank` for a layer of ``H, W`` cells, on one thread.
+
+    Parameters
+    ----------
+    layout
+        of the frames; default: a square that is not cut.
+    """
+    layout = layout or layout_of(config)
     height, width = size
     with one_thread():
         return build_bank(
@@ -48,7 +69,7 @@ def memorise_layer(
             budget,
             height=height,
             width=width,
-            grid=config.grid,
+            grid=layout.grid(config.grid),
             sampling=config.sampling,
             distance_unit=config.distance_unit,
             far_threshold=config.far_threshold,

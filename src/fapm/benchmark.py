@@ -27,6 +27,8 @@ from fapm.engines import Runtime, engine_name, open_encoder, open_engine
 from fapm.errors import ConfigError
 from fapm.fitted import Fitted, FrozenEncoder
 from fapm.frames import Picture, readable_frames
+from fapm.layout import require_plain
+from fapm.light import relit
 from fapm.memory import geometry
 from fapm.memory.bank import MemoryBank
 from fapm.pipeline import Progress
@@ -102,6 +104,7 @@ def benchmark(
     FapmError
         As :meth:`fapm.Detector.fit`.
     """
+    require_plain(config, "benchmark")
     if rounds < 1:
         raise ConfigError(f"rounds: {rounds} is not at least 1")
     detector = Detector(config, runtime=runtime)
@@ -137,6 +140,8 @@ def benchmark(
         if fitted.encoder.precision != "fp32":
             plain = open_engine(_with_encoder(fitted, exact), runtime)
             stages["pipeline_fp32"] = Stage(lambda: plain.run([next(frame)]))
+        if (light := fitted.light) is not None:
+            stages["light"] = Stage(lambda: relit(seen := next(frame), light.table(seen)))
         if (aligner := detector.aligner_) is not None:
             stages["align"] = Stage(
                 lambda: aligner.place(seen := next(frame), aligner.register(seen))

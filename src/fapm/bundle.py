@@ -86,6 +86,7 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
     return {
         "config": fitted.config.model_dump(mode="json"),
         "seed": fitted.config.seed,
+        "picture_size": fitted.layout.picture and list(fitted.layout.picture),
         "encoder": {
             **asdict(fitted.encoder.spec),
             "precision": fitted.encoder.precision,
@@ -104,6 +105,7 @@ def _manifest(fitted: Fitted) -> dict[str, Any]:
             }
             for bank in fitted.banks
         ],
+        "light": fitted.light and asdict(fitted.light),
         "alignment": fitted.alignment
         and {
             "motion": fitted.alignment.template.motion,

@@ -12,6 +12,7 @@ Sampling = Literal["none", "near-far", "equal-radius"]
 DistanceUnit = Literal["median-radius", "one"]
 CoarseUpsampling = Literal["nearest", "row-order"]
 Align = Literal["none", "shift", "rigid", "similarity", "auto"]
+LightNormalisation = Literal["none", "gain"]
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
@@ -60,6 +61,35 @@ class Config(BaseModel):
         ge=32,
         le=4096,
         description="edge of a centre crop after the resize; it blinds the border",
+    )
+    keep_aspect: bool = Field(
+        False,
+        description="frames keep the pictures' aspect ratio, and resize is their shorter edge; "
+        "off: squashed to a square",
+    )
+    tile: int | None = Field(
+        None,
+        ge=32,
+        le=4096,
+        description="edge of overlapping tiles, in pixels, that pictures are cut into instead of "
+        "being resized; each place has its own memory: for small defects in large pictures",
+    )
+    overlap: int | None = Field(
+        None,
+        ge=0,
+        le=2048,
+        description="pixels that tiles overlap by, at least; default: an eighth of tile",
+    )
+    tile_scale: float = Field(
+        1.0,
+        gt=0,
+        le=4,
+        description="what pictures are scaled by before they are cut into tiles",
+    )
+    light: LightNormalisation = Field(
+        "none",
+        description="gain: each frame is made as bright as the good ones first, against a lamp "
+        "that ages and another exposure",
     )
     align: Align = Field(
         "none",
@@ -173,6 +203,7 @@ class Config(BaseModel):
                 f"unsure_rate: {self.unsure_rate} is below false_positive_rate "
                 f"{self.false_positive_rate}; the unsure band lies below the threshold"
             )
+        self._check_tiles()
         if self.rotations > 1 and self.align != "none":
             raise ValueError(
                 "rotations: parts that are aligned all lie one way; use either --rotations or "
@@ -186,15 +217,45 @@ class Config(BaseModel):
             )
         return self
 
+    def _check_tiles(self) -> None:
+        if self.tile is None:
+            for name in ("overlap", "tile_scale"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name}: there are no tiles; give --tile too")
+        elif self.tile_overlap > self.tile // 2:
+            raise ValueError(f"overlap: {self.overlap} is more than half of tile {self.tile}")
+        if not self.follows_pictures:
+            return
+        what = "keep_aspect" if self.tile is None else "tile"
+        for name, unused in (
+            ("crop", None), ("align", "none"), ("rotations", 1), ("coarse_upsampling", "nearest"),
+        ):  # fmt: skip
+            if getattr(self, name) != unused:
+                raise ValueError(f"{what}: does not go with {name.replace('_', '-')}; use either")
+
+    @property
+    def follows_pictures(self) -> bool:
+        """Whether the size of frames depends on the pictures."""
+        return self.keep_aspect or self.tile is not None
+
+    @property
+    def tile_overlap(self) -> int:
+        """Pixels that tiles overlap by, at least."""
+        if self.overlap is not None:
+            return self.overlap
+        return (self.tile or 0) // 8
+
     @property
     def input_size(self) -> int:
-        """Edge of the square frame the encoder sees, in pixels."""
+        """Shorter edge of what the encoder sees, in pixels."""
+        if self.tile is not None:
+            return self.tile
         return self.resize if self.crop is None else self.crop
 
     @property
     def map_sigma(self) -> float:
-        """Gaussian sigma in pixels of the encoder's frame."""
-        return self.sigma * self.input_size / 224
+        """Gaussian sigma in pixels of the frame."""
+        return self.sigma if self.tile is not None else self.sigma * self.input_size / 224
 
     @property
     def alert_rate(self) -> float:
@@ -209,6 +270,10 @@ class Config(BaseModel):
         """
         if preset not in _PRESETS:
             raise ConfigError(f"preset: unknown {preset!r}; choose one of {', '.join(PRESETS)}")
+        if overrides.get("tile") is not None and "resize" in overrides:
+            raise ConfigError(
+                "resize: tiles are cut from pictures as they are; use --tile-scale to shrink them"
+            )
         try:
             return cls(**{**_PRESETS[preset], **overrides})
         except ValidationError as error:

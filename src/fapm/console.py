@@ -114,7 +114,12 @@ def bundle_facts(
     layers = ", ".join(encoder["layers"])
     yield "encoder", f"{encoder['name']} in {encoder['precision']}, layers {layers}"
     yield "weights", f"sha256 {encoder['sha256']}"
-    yield "frames", f"{encoder['input_size']} x {encoder['input_size']} pixels"
+    height, width = encoder["input_size"]
+    tiles = "tiles of " if manifest["config"]["tile"] else ""
+    of = ""
+    if size := manifest["picture_size"]:
+        of = f", of pictures of {size[1]} x {size[0]}"
+    yield "frames", f"{tiles}{width} x {height} pixels{of}"
     if roi := manifest["roi"]:
         yield "inspected", f"{100 * roi['share']:.1f} % of the frame"
     for layer in manifest["layers"]:

@@ -17,7 +17,8 @@ from fapm.drift import DriftMonitor
 from fapm.engines import Engine, Runtime, open_engine, require_precision
 from fapm.errors import ConfigError, EngineError, ImageError, NotFittedError
 from fapm.fitted import Fitted
-from fapm.frames import Picture, training_pictures
+from fapm.frames import Picture, picture_size, training_pictures
+from fapm.layout import layout_of
 from fapm.pipeline import Progress, Stages
 from fapm.prediction import Failure, Prediction
 from fapm.roi import Region, drawn_roi, restrict
@@ -126,6 +127,8 @@ class Detector:
             The encoder or its weights cannot be had.
         EngineError
             The engine is not installed, or lacks the precision asked for.
+        ConfigError
+            Tiles are larger than the pictures, or what is asked for does not go together.
         OutputError
             The features of so many pictures need a temporary file, and there is no room for it.
         RoiError
@@ -138,11 +141,14 @@ class Detector:
             raise EngineError(
                 f"fit: {error.name} is not installed; type: pip install 'fapm[fit]'"
             ) from None
+        size = picture_size(pictures) if self.config.follows_pictures else None
+        layout = layout_of(self.config, size)
         fitted = fitting.fit(
             pictures,
             self.config,
-            encoders.create_encoder(self.config),
+            encoders.create_encoder(self.config, layout.tile_shape),
             self.runtime,
+            layout=layout,
             roi=roi,
             ignore=ignore,
             max_pixels=self.max_pixels,
@@ -170,7 +176,7 @@ class Detector:
         ImageError
             A mask picture cannot be read.
         """
-        drawn = drawn_roi(roi, ignore, self.config)
+        drawn = drawn_roi(roi, ignore, self.config, self.fitted_.layout)
         detector = Detector(self.config, runtime=self.runtime, max_pixels=self.max_pixels)
         detector._fitted = restrict(self.fitted_, drawn) if drawn else self.fitted_
         return detector

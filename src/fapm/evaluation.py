@@ -15,7 +15,8 @@ from fapm import metrics
 from fapm.aupimo import Aupimo, aupimo
 from fapm.datasets import Sample
 from fapm.errors import ImageError
-from fapm.images import prepare_mask, read_mask
+from fapm.frames import map_mask
+from fapm.images import read_mask
 from fapm.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def judge(
 def _read_masks(
     detector: Detector, samples: Sequence[Sample], results: Sequence[Prediction | Failure]
 ) -> tuple[dict[int, NDArray[np.bool_]], list[Failure]]:
-    config = detector.config
+    config, layout = detector.config, detector.fitted_.layout
     masks, failures = {}, []
     for number, (sample, result) in enumerate(zip(samples, results, strict=True)):
         if sample.mask is None or isinstance(result, Failure):
@@ -157,7 +158,7 @@ def _read_masks(
         except ImageError as error:
             failures.append(Failure(str(sample.mask), str(error)))
         else:
-            masks[number] = prepare_mask(mask, config.resize, config.crop)
+            masks[number] = map_mask(mask, config, layout)
     return masks, failures
 
 
@@ -166,7 +167,7 @@ def _pixels(
     results: Sequence[Prediction | Failure],
     masks: dict[int, NDArray[np.bool_]],
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]] | None:
-    """Masks bool and maps float32 ``[n, S, S]`` of the pictures whose every pixel is known.
+    """Masks bool and maps float32 ``[n, h, w]`` of the pictures whose every pixel is known.
 
     None unless there are both good and defective pixels.
     """

@@ -50,7 +50,7 @@ def export(
         Unknown ``kind``.
     EngineError
         The precision cannot be written in this format, its runtime is not installed, or frames are
-        registered before they are scored.
+        registered, cut into tiles or made as bright as others before they are scored.
     OutputError
         ``folder`` cannot be written, or what was written scores otherwise.
     """
@@ -62,10 +62,19 @@ def export(
             f"precision: a bundle fitted with {fitted.encoder.precision} cannot be exported to "
             f"{kind}; fit again with --precision {'fp32' if kind == 'onnx' else 'fp32 or int8'}"
         )
+    if fitted.layout.tiles > 1:
+        raise EngineError(
+            "tile: other programs would have to cut each frame into tiles; fit again without --tile"
+        )
     if fitted.alignment is not None:
         raise EngineError(
             "align: other programs would have to register each frame first; fit again with "
             "--align none"
+        )
+    if fitted.light is not None:
+        raise EngineError(
+            "light: other programs would have to make each frame as bright first; fit again with "
+            "--light none"
         )
     make_directory(folder)
     expected = detector.engine_.run(frames).scores
@@ -91,13 +100,14 @@ def export(
 def describe(fitted: Fitted) -> dict[str, Any]:
     """What a program needs besides the graph, to make frames and to judge scores."""
     config, levels = fitted.config, fitted.calibration
+    height, width = fitted.layout.shape
 
     def finite(level: float) -> float | None:
         return level if np.isfinite(level) else None
 
     return {
-        "input": f"frame: uint8 [1, {config.input_size}, {config.input_size}, 3], RGB",
-        "resize": config.resize,
+        "input": f"frame: uint8 [1, {height}, {width}, 3], RGB",
+        "resize": [height, width] if config.keep_aspect else config.resize,
         "crop": config.crop,
         "interpolation": fitted.encoder.spec.interpolation,
         "outputs": list(OUTPUTS),
@@ -109,12 +119,15 @@ def describe(fitted: Fitted) -> dict[str, Any]:
 
 
 def sample_frames(detector: Detector, count: int = 8) -> list[NDArray[np.uint8]]:
-    """Seeded frames of blocks and noise, RGB uint8 ``[S, S, 3]``."""
-    size, rng = detector.config.input_size, np.random.default_rng(detector.config.seed)
+    """Seeded frames of blocks and noise, RGB uint8 ``[h, w, 3]``."""
+    (height, width), rng = (
+        detector.fitted_.layout.shape,
+        np.random.default_rng(detector.config.seed),
+    )
     frames = []
     for _ in range(count):
-        blocks = rng.integers(0, 256, (-(-size // 16), -(-size // 16), 3))
-        picture = np.kron(blocks, np.ones((16, 16, 1)))[:size, :size]
+        blocks = rng.integers(0, 256, (-(-height // 16), -(-width // 16), 3))
+        picture = np.kron(blocks, np.ones((16, 16, 1)))[:height, :width]
         noisy = picture + rng.normal(scale=10, size=picture.shape)
         frames.append(noisy.clip(0, 255).astype(np.uint8))
     return frames

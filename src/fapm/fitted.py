@@ -14,6 +14,8 @@ from fapm.appearance import Baseline
 from fapm.calibration import Calibration
 from fapm.config import Config
 from fapm.images import Interpolation
+from fapm.layout import Layout
+from fapm.light import Light
 from fapm.memory.bank import MemoryBank
 from fapm.prediction import Failure
 
@@ -32,7 +34,7 @@ class EncoderSpec:
     layers
         timm's names of the taps, from shallow to deep.
     input_size
-        edge of the frames in pixels.
+        height and width of what it sees, in pixels.
     mean, std
         normalisation of the frames after division by 255, per RGB channel.
     interpolation
@@ -41,7 +43,7 @@ class EncoderSpec:
 
     name: str
     layers: tuple[str, ...]
-    input_size: int
+    input_size: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: Interpolation
@@ -49,7 +51,9 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """An encoder as a graph that engines run: RGB uint8 ``[1, S, S, 3]`` in, feature maps out.
+    """An encoder as a graph that engines run: RGB uint8 ``[1, h, w, 3]`` in, feature maps out.
+
+    It sees a frame, or one tile of it.
 
     Attributes
     ----------
@@ -75,7 +79,7 @@ class Roi:
     Attributes
     ----------
     inside
-        bool ``[S, S]``, in the encoder's frame.
+        bool ``[h, w]``, in the frame.
     drawn_on
         height and width of the pictures it was drawn on; pictures of another shape cannot have it.
         None: learned from frames.
@@ -131,6 +135,8 @@ class Fitted:
 
     Attributes
     ----------
+    layout
+        what pictures are brought to.
     pictures
         names of the training pictures; keys refer to them by position.
     thumbnails
@@ -143,6 +149,8 @@ class Fitted:
         what is inspected; None: everything. The banks' ``inside`` are its cells.
     history
         what was changed since, oldest first.
+    light
+        how bright frames are made; None where they are taken as they come.
     alignment
         None where frames are taken as they come.
     baseline
@@ -150,6 +158,7 @@ class Fitted:
     """
 
     config: Config
+    layout: Layout
     encoder: FrozenEncoder
     banks: tuple[MemoryBank, ...]
     calibration: Calibration
@@ -159,10 +168,18 @@ class Fitted:
     remarks: tuple[str, ...] = ()
     roi: Roi | None = None
     history: tuple[Change, ...] = ()
+    light: Light | None = None
     alignment: Alignment | None = None
     baseline: Baseline | None = None
 
     @property
+    def inspected_tiles(self) -> NDArray[np.bool_]:
+        """Which tiles of a frame have cells that are inspected, bool ``[T]``."""
+        return self.layout.inspected_tiles(
+            [bank.inside for bank in self.banks], [(b.height, b.width) for b in self.banks]
+        )
+
+    @property
     def frame_roi(self) -> NDArray[np.bool_] | None:
-        """What is inspected of a frame, bool ``[S, S]``; None: everything."""
+        """What is inspected of a frame, bool ``[h, w]``; None: everything."""
         return None if self.roi is None else self.roi.inside

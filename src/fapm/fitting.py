@@ -29,7 +29,9 @@ from fapm.fitted import Alignment, Fitted
 from fapm.foreground import learned_roi
 from fapm.frames import Frame, Picture, picture_names, read_frame
 from fapm.graph import Search
+from fapm.layout import Layout, layout_of
 from fapm.leave_one_out import leave_one_out
+from fapm.light import Light, learn
 from fapm.memory.memorise import Budget
 from fapm.pipeline import Progress, batched, ordered_map
 from fapm.precision import choose_encoder
@@ -51,6 +53,7 @@ def fit(
     encoder: Encoder,
     runtime: Runtime,
     *,
+    layout: Layout | None = None,
     roi: Region | None = None,
     ignore: Region | None = None,
     max_pixels: int = images.MAX_PIXELS,
@@ -64,6 +67,8 @@ def fit(
 
     Parameters
     ----------
+    layout
+        of the frames; default: a square that is not cut.
     roi, ignore
         as in :func:`fapm.roi.drawn_roi`; ``roi="auto"`` is learned from the pictures.
     remark
@@ -76,7 +81,8 @@ def fit(
     RoiError
         What is to be inspected cannot be read, or is nothing.
     ConfigError
-        ``max_keys`` is less than a key for each patch of each layer.
+        ``max_keys`` is less than a key for each patch of each layer, or what is asked for does not
+        go together.
     OutputError
         There is no room for the features of so many pictures.
     EngineError
@@ -87,7 +93,11 @@ def fit(
     left_out: list[Failure] = []  # with short names, for the bundle
     names = picture_names(pictures)
     automatic = isinstance(roi, str) and roi == "auto"
-    area = drawn_roi(None if automatic else roi, ignore, config)
+    layout = layout or layout_of(config)
+    area = drawn_roi(None if automatic else roi, ignore, config, layout)
+    if layout.tiles > 1 and (config.robust or automatic):
+        name = "robust" if config.robust else "roi: auto"
+        raise ConfigError(f"{name}: takes whole pictures, not tiles; leave it out")
     if config.robust and (automatic or area is not None):
         raise ConfigError(
             "robust: does not go with a region of interest; see what stands out with fapm audit, "
@@ -101,9 +111,11 @@ def fit(
             config,
             encoder.spec.interpolation,
             max_pixels=max_pixels,
+            layout=layout,
             name=f"array {number}",
             thumbnail=config.thumbnails,
             roi=area,
+            light=light,
             aligner=aligner,
             with_look=True,
             turned=True,
@@ -123,36 +135,53 @@ def fit(
                 for pixels in augmented(frame.pixels, config.augment, (config.seed, number)):
                     yield replace(frame, pixels=pixels, turned=())
 
-    def sample() -> list[NDArray[np.uint8]]:
-        step = max(1, -(-len(pictures) // SAMPLE))
+    def whole(most: int) -> Iterator[NDArray[np.uint8]]:
+        step = max(1, -(-len(pictures) // most))
         numbered = list(enumerate(pictures))[::step]
-        return [f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame)]
+        return (f.pixels for f in ordered_map(read, numbered) if isinstance(f, Frame))
 
+    def some(most: int) -> Iterator[NDArray[np.uint8]]:
+        """Frames; where they are cut, of each another tile."""
+        return (layout.cut(frame)[i % layout.tiles] for i, frame in enumerate(whole(most)))
+
+    def sample() -> list[NDArray[np.uint8]]:
+        return list(some(SAMPLE))
+
+    light: Light | None = None
     aligner: Aligner | None = None
     # Of each picture: itself, turned, and its copies. Turned ones do not count for the ratio.
     rows, counted = config.rotations + config.augment, 1 + config.augment
+    if config.light != "none":
+        light = learn(whole(SAMPLE))
     frozen, reason = choose_encoder(encoder, config, runtime, sample)
     remarks = [reason]
-    template, reason = choose_template(sample, config, frozen, runtime)
+    template, reason = choose_template(some, config, frozen, runtime)
     remarks.append(reason)
     if template is not None:
         aligner = Aligner(template)
     if automatic:
         area, reason = learned_roi(sample(), area)
         remarks.append(reason)
-    inside = inspected_cells(area, frozen.shapes, config)
+    inside = inspected_cells(area, frozen.shapes, config, layout)
+    sizes = [layout.side_by_side((height, width)) for _, height, width in frozen.shapes]
+    inspected = layout.inspected_tiles(inside, sizes)
+    budgets = partial(_budgets, config, layout, inside)
     runner = open_encoder(frozen, runtime)
     started = time.perf_counter()
-    with Spool(rows * len(pictures), config.grid, inside) as spool, torch.inference_mode():
+    with (
+        Spool(rows * len(pictures), layout.grid(config.grid), inside) as spool,
+        torch.inference_mode(),
+    ):
         for batch in batched(usable(), BATCH):
-            append_features([frame.pixels for frame in batch], config, runner, spool)
+            pixels = [frame.pixels for frame in batch]
+            append_features(pixels, config, layout, runner, spool, inspected)
             frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
             if len(frames) == len(batch):  # the first batch: it warms up
-                _budgets(config, spool, counted * len(pictures), inside)
+                budgets(spool, counted * len(pictures))
                 started = time.perf_counter()
             elif len(frames) == _TRIAL:
                 seconds = (time.perf_counter() - started) / (_TRIAL - BATCH)
-                planned = _budgets(config, spool, counted * len(pictures), inside)
+                planned = budgets(spool, counted * len(pictures))
                 cost = expected_cost(rows * len(pictures), seconds, spool.shapes, planned)
                 if cost.seconds > _LONG:
                     remark(str(cost))
@@ -176,20 +205,20 @@ def fit(
             frames = [frames[i] for i in kept]
         features = spool.select([rows * i + copy for i in kept for copy in range(rows)])
         banks = []
-        planned = _budgets(config, spool, counted * len(frames), inside)
+        planned = budgets(spool, counted * len(frames))
         for number, (budget, (_, height, width)) in enumerate(
             zip(planned, spool.shapes, strict=True)
         ):
             progress("memorise", number, len(planned))
             vectors = partial(features.patch_vectors, number)
-            bank = memorise_layer(vectors, budget, (height, width), config, inside[number])
-            sizes = [(f.height, f.width) for f in frames]
-            banks.append(turned_back(bank, config.rotations, rows, sizes))
+            bank = memorise_layer(vectors, budget, (height, width), config, inside[number], layout)
+            lying = [(f.height, f.width) for f in frames]
+            banks.append(turned_back(bank, config.rotations, rows, lying))
         progress("memorise", len(planned), len(planned))
         originals = spool.select([rows * i for i in kept])
         distances: list[NDArray[np.float32]] = []
         scores, maxima = leave_one_out(
-            Search(config, banks, area.inside if area else None),
+            Search(config, banks, area.inside if area else None, layout),
             originals,
             progress=progress,
             notice=lambda maps: distances.extend(patch_means(m) for m in maps.numpy()),
@@ -197,6 +226,7 @@ def fit(
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     return Fitted(
         config=config,
+        layout=layout,
         encoder=frozen,
         banks=tuple(banks),
         calibration=calibrate(
@@ -214,6 +244,7 @@ def fit(
         skipped=tuple(left_out),
         remarks=tuple(filter(None, remarks)),
         roi=area,
+        light=light,
         alignment=None
         if template is None
         else Alignment(
@@ -226,8 +257,10 @@ def fit(
 
 def _budgets(
     config: Config,
+    layout: Layout,
+    inside: Sequence[NDArray[np.bool_] | None],
     features: Spool,
     pictures: int,
-    inside: Sequence[NDArray[np.bool_] | None],
 ) -> list[Budget]:
-    return layer_budgets(config, [(h, w) for _, h, w in features.shapes], pictures, inside)
+    sizes = [(height, width) for _, height, width in features.shapes]
+    return layer_budgets(config, sizes, pictures, inside, layout)

@@ -18,6 +18,8 @@ from fapm.config import Config
 from fapm.datasets import list_images, load_dataset
 from fapm.errors import ImageError
 from fapm.fitted import Roi
+from fapm.layout import Layout, layout_of, usual_size
+from fapm.light import Light, relit
 from fapm.prediction import Failure
 from fapm.roi import shape_error
 
@@ -28,7 +30,7 @@ _THUMBNAIL = 160  # pixels of the longer side
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture made ready: RGB uint8 ``[S, S, 3]``, its name, and its size before.
+    """A picture made ready: RGB uint8 ``[h, w, 3]``, its name, and its size before.
 
     ``registration`` says where the pixels lay before they were put in the template's place; None
     without alignment.
@@ -52,9 +54,11 @@ def read_frame(
     interpolation: images.Interpolation,
     *,
     max_pixels: int,
+    layout: Layout | None = None,
     name: str = "array",
     thumbnail: bool = False,
     roi: Roi | None = None,
+    light: Light | None = None,
     aligner: Aligner | None = None,
     with_look: bool = False,
     turned: bool = False,
@@ -62,26 +66,33 @@ def read_frame(
     """Decode and resize one picture; a :class:`Failure` if it cannot be used.
 
     ``name`` is what an array is called; a file is called by its path. One of another shape than
-    ``roi`` was drawn on cannot be used. With an ``aligner`` the frame is put in its template's
-    place. With ``turned`` it comes with those of the picture turned, for memorising.
+    ``layout`` is for (by default any), or than ``roi`` was drawn on, cannot be used. With a
+    ``light`` the frame is made as bright as that says, with an ``aligner`` it is put in its
+    template's place. With ``turned`` it comes with those of the picture turned, for memorising.
     """
+    layout = layout or layout_of(config)
     try:
         if isinstance(picture, (str, Path)):
             name = str(picture)
-            pixels, (height, width) = images.read_reduced(picture, config.resize, max_pixels)
+            pixels, (height, width) = images.read_reduced(
+                picture, reduced_edge(config, layout), max_pixels
+            )
         else:
             pixels = images.as_image(picture, name)
             height, width = pixels.shape[:2]
     except ImageError as error:
         return Failure(name, str(error))
-    if reason := shape_error(roi, (height, width)):
+    if reason := layout.error((height, width)) or shape_error(roi, (height, width)):
         return Failure(name, f"{name}: {reason}")
 
     def prepared(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return images.prepare(picture, config.resize, config.crop, interpolation)
+        return frame_pixels(picture, config, layout, interpolation)
 
     frame = prepared(pixels)
-    seen = look(frame) if with_look else None  # what the camera shows, wherever the part lies
+    # What the camera shows: wherever the part lies, whatever the light.
+    seen = look(frame) if with_look else None
+    table = None if light is None else light.table(frame)
+    frame = relit(frame, table)
     registration = None
     if aligner is not None:
         registration = aligner.register(frame)
@@ -96,8 +107,45 @@ def read_frame(
         _thumbnail(pixels) if thumbnail else None,
         registration,
         seen,
-        tuple(prepared(images.rotate(pixels, angle)) for angle in angles),
+        tuple(relit(prepared(images.rotate(pixels, angle)), table) for angle in angles),
     )
+
+
+def frame_pixels(
+    picture: NDArray[np.uint8], config: Config, layout: Layout, interpolation: images.Interpolation
+) -> NDArray[np.uint8]:
+    """A picture's frame, RGB uint8 ``[h, w, 3]``."""
+    if config.follows_pictures:
+        return images.resize_image(picture, *layout.shape, interpolation)
+    return images.prepare(picture, config.resize, config.crop, interpolation)
+
+
+def reduced_edge(config: Config, layout: Layout) -> int:
+    """How many pixels a picture's edges must keep when it is read."""
+    return max(layout.shape) if config.follows_pictures else config.resize
+
+
+def map_mask(mask: NDArray[np.bool_], config: Config, layout: Layout) -> NDArray[np.bool_]:
+    """A picture's mask where its anomaly map is: bool ``[H, W]`` to ``[h, w]``."""
+    if config.follows_pictures:
+        return images.resize_mask(mask, *layout.map_shape)
+    return images.prepare_mask(mask, config.resize, config.crop)
+
+
+def picture_size(pictures: Iterable[Picture]) -> tuple[int, int] | None:
+    """The commonest height and width of pictures; None where none can be read."""
+    sizes = (_size(picture) for picture in pictures)
+    return usual_size([size for size in sizes if size is not None])
+
+
+def _size(picture: Picture) -> tuple[int, int] | None:
+    try:
+        if isinstance(picture, (str, Path)):
+            return images.read_size(picture)
+        height, width = images.as_image(picture).shape[:2]
+    except ImageError:  # whoever reads it says why
+        return None
+    return height, width
 
 
 def readable_frames(
@@ -107,8 +155,9 @@ def readable_frames(
     *,
     count: int,
     max_pixels: int,
+    layout: Layout | None = None,
 ) -> tuple[list[Picture], list[NDArray[np.uint8]]]:
-    """The first ``count`` pictures that can be read, and their frames, RGB uint8 ``[S, S, 3]``.
+    """The first ``count`` pictures that can be read, and their frames, RGB uint8 ``[h, w, 3]``.
 
     Raises
     ------
@@ -119,7 +168,7 @@ def readable_frames(
     frames: list[NDArray[np.uint8]] = []
     error = ""
     for picture in pictures:
-        frame = read_frame(picture, config, interpolation, max_pixels=max_pixels)
+        frame = read_frame(picture, config, interpolation, max_pixels=max_pixels, layout=layout)
         if isinstance(frame, Failure):
             error = error or frame.error
             continue

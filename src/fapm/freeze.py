@@ -35,7 +35,7 @@ def freeze(
     Parameters
     ----------
     frames
-        normal pictures made ready, RGB uint8 ``[S, S, 3]`` each, to calibrate int8 on.
+        normal frames, or tiles of them, RGB uint8 ``[h, w, 3]`` each, to calibrate int8 on.
     in_float
         how many of the first convolutions int8 leaves as they are.
 
@@ -60,21 +60,21 @@ def freeze(
 def export_onnx(encoder: Encoder) -> bytes:
     """The encoder in fp32 as an ONNX model; the same encoder gives the same bytes.
 
-    Input ``frame`` uint8 ``[1, S, S, 3]``, outputs ``features_0 ..`` float32 ``[1, C, H, W]``.
+    Input ``frame`` uint8 ``[1, h, w, 3]``, outputs ``features_0 ..`` float32 ``[1, C, H, W]``.
 
     Raises
     ------
     EncoderError
         It has an operation that ONNX lacks.
     """
-    size, buffer = encoder.spec.input_size, io.BytesIO()
+    (height, width), buffer = encoder.spec.input_size, io.BytesIO()
     try:
         # torch warns of each shape it makes constant, which is what is wanted here.
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 copy.deepcopy(encoder),  # batch norms are folded into its weights in place
-                (torch.zeros(1, size, size, 3, dtype=torch.uint8),),
+                (torch.zeros(1, height, width, 3, dtype=torch.uint8),),
                 buffer,  # type: ignore[arg-type]  # what the old exporter takes
                 opset_version=OPSET,
                 dynamo=False,
@@ -139,7 +139,7 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
 
 def feature_shapes(encoder: Encoder) -> tuple[tuple[int, int, int], ...]:
     """Per layer ``C, H, W`` of its feature map."""
-    size = encoder.spec.input_size
+    height, width = encoder.spec.input_size
     with torch.inference_mode():
-        features = encoder(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+        features = encoder(torch.zeros(1, height, width, 3, dtype=torch.uint8))
     return tuple((f.shape[1], f.shape[2], f.shape[3]) for f in features)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fapm.config import Config
 from fapm.encoders import Encoder
+from fapm.layout import Layout, layout_of
 from fapm.memory import geometry, patches, scoring, search
 from fapm.memory.bank import MemoryBank
 
@@ -24,7 +25,7 @@ class Scored(NamedTuple):
     scores
         float32 ``[B]``, raw.
     maps
-        float32 ``[B, S, S]`` in the frames' geometry, raw.
+        float32 ``[B, h, w]`` in the frames' geometry, raw.
     cells
         int64 ``[B]``, the worst cell ``y * W + x`` on the finest grid.
     distances, keys
@@ -47,8 +48,10 @@ class Search:
     banks
         a memory per layer; one for all layers if ``config.layer_wise`` is off.
     roi
-        bool ``[S, S]``, what is inspected of a frame; default: everything. The banks' ``inside``
+        bool ``[h, w]``, what is inspected of a frame; default: everything. The banks' ``inside``
         are its cells.
+    layout
+        of the frames; default: a square that is not cut.
     """
 
     def __init__(
@@ -56,10 +59,12 @@ class Search:
         config: Config,
         banks: Sequence[MemoryBank],
         roi: NDArray[np.bool_] | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self.config = config
         self.banks = tuple(banks)
         self.roi = roi
+        self.layout = layout or layout_of(config)
         self._smoothing: dict[tuple[Any, ...], list[Tensor]] = {}
 
     def __call__(
@@ -94,15 +99,13 @@ class Search:
             keys.append(found[1])
         unified = scoring.unify(distances, indices)
         config, levels = self.config, None
-        frame = (config.input_size, config.input_size)
-        inside = None
         if self.roi is not None:  # a coarse cell may be inspected, and one of its fine ones not
-            inside = geometry.inside_cells(self.roi, [finest])[0].reshape(finest)
-            outside = torch.from_numpy(~inside.ravel()).to(device)
+            (inside,) = self.layout.inside_cells(self.roi, [finest])
+            outside = torch.from_numpy(~inside).to(device)
             unified = unified.masked_fill(outside[:, None], 0)
             levels = unified[:, :, 0].masked_fill(outside, -1)
         if config.score_sigma:
-            levels = self._smoothed(unified, finest, finest, config.score_sigma, inside, inside)
+            levels = self._smoothed(unified, finest, on_map=False)
             levels = levels.flatten(1)
             levels = levels if self.roi is None else levels.masked_fill(outside, -1)
         scores, cells = scoring.image_score(unified, levels)
@@ -110,33 +113,28 @@ class Search:
         at_worst = [(rows, index[cells], 0) for index in indices]
         return Scored(
             scores,
-            self._smoothed(unified, finest, frame, config.map_sigma, inside, self.roi),
+            self._smoothed(unified, finest, on_map=True),
             cells,
             torch.stack([d[at] for d, at in zip(distances, at_worst, strict=True)], dim=1),
             torch.stack([k[at] for k, at in zip(keys, at_worst, strict=True)], dim=1),
         )
 
-    def _smoothed(
-        self,
-        unified: Tensor,
-        finest: tuple[int, int],
-        onto: tuple[int, int],
-        sigma: float,
-        inside: NDArray[np.bool_] | None,
-        shown: NDArray[np.bool_] | None,
-    ) -> Tensor:
-        """Distances brought to ``[B, *onto]`` and smoothed, where ``shown`` and of ``inside``."""
-        key = (finest, onto, sigma, unified.device)
+    def _smoothed(self, unified: Tensor, finest: tuple[int, int], *, on_map: bool) -> Tensor:
+        """Distances smoothed, as the map or as levels of cells; of those inspected, and there."""
+        key = (finest, on_map, unified.device)
         if key not in self._smoothing:
-            matrices = [
-                geometry.smoothing_matrix(n, pixels, sigma)
-                for n, pixels in zip(finest, onto, strict=True)
-            ]
+            smooth = (
+                self.layout.smoothing(finest, self.config.map_sigma)
+                if on_map
+                else self.layout.cell_smoothing(finest, self.config.score_sigma)
+            )
             weights = np.ones((1, 1))
-            if inside is not None and shown is not None:
-                weights = geometry.map_weights(shown, inside.ravel(), (matrices[0], matrices[1]))
+            if self.roi is not None:
+                (inside,) = self.layout.inside_cells(self.roi, [finest])
+                shown = self.layout.on_map(self.roi) if on_map else inside.reshape(finest)
+                weights = geometry.map_weights(shown, inside, smooth)
             self._smoothing[key] = [
-                torch.from_numpy(m).float().to(unified.device) for m in (*matrices, weights)
+                torch.from_numpy(m).float().to(unified.device) for m in (*smooth, weights)
             ]
         rows, columns, factor = self._smoothing[key]
         return scoring.anomaly_map(unified, finest, (rows, columns)) * factor
@@ -151,10 +149,11 @@ class Graph(nn.Module):
         config: Config,
         banks: Sequence[MemoryBank],
         roi: NDArray[np.bool_] | None = None,
+        layout: Layout | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.search = Search(config, banks, roi)
+        self.search = Search(config, banks, roi, layout)
 
     def features(self, frames: Tensor) -> list[Tensor]:
         """What is memorised and compared, per layer float32 ``[B, C, H, W]``.
@@ -162,16 +161,32 @@ class Graph(nn.Module):
         Parameters
         ----------
         frames
-            RGB uint8 ``[B, S, S, 3]``.
+            RGB uint8 ``[B, h, w, 3]``.
         """
-        return aggregate(self.encoder(frames), self.search.config)
+        layout = self.search.layout
+        height, width = layout.tile_shape
+        tiles = [
+            self.encoder(frames[:, top : top + height, left : left + width])
+            for top in layout.rows.starts
+            for left in layout.columns.starts
+        ]
+        features = [torch.stack(each, dim=1).flatten(0, 1) for each in zip(*tiles, strict=True)]
+        return aggregate(features, self.search.config, layout.tiling)
 
     def forward(self, frames: Tensor) -> Scored:
-        """Score frames, RGB uint8 ``[B, S, S, 3]``."""
+        """Score frames, RGB uint8 ``[B, h, w, 3]``."""
         return self.search(self.features(frames))
 
 
-def aggregate(features: Sequence[Tensor], config: Config) -> list[Tensor]:
-    """What is memorised and compared of the encoder's feature maps ``[B, C, H, W]``."""
-    aggregated = [patches.aggregate(f) for f in features]
+def aggregate(
+    features: Sequence[Tensor], config: Config, tiling: tuple[int, int] = (1, 1)
+) -> list[Tensor]:
+    """What is memorised and compared of the encoder's feature maps ``[B, C, H, W]``.
+
+    Parameters
+    ----------
+    tiling
+        rows and columns of tiles, whose maps are then laid side by side.
+    """
+    aggregated = [patches.side_by_side(patches.aggregate(f), tiling) for f in features]
     return aggregated if config.layer_wise else [patches.concatenate_layers(aggregated)]

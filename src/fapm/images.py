@@ -81,6 +81,31 @@ def read_reduced(
     return _decode(Path(path), max_pixels, _to_rgb, edge)
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of the picture in a file, as :func:`read_image` would return it.
+
+    Only the header is read.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, empty or no picture.
+    """
+    try:
+        _check_file(Path(path))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with _beyond_pillow_limit(lambda: Image.open(path, formats=_FORMATS)) as picture:
+                width, height = picture.size
+                lying = picture.getexif().get(_ORIENTATION, 1) >= _LYING
+                return (width, height) if lying else (height, width)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except Exception as error:  # as in _decode
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{path}: {reason}") from error
+
+
 def read_mask(path: str | Path, height: int, width: int) -> NDArray[np.bool_]:
     """A defect mask: True wherever the picture at `path` is not exactly black.
 
@@ -94,7 +119,7 @@ def read_mask(path: str | Path, height: int, width: int) -> NDArray[np.bool_]:
         As :func:`read_image`, except that every sample type is accepted.
     """
     mask, _ = _decode(Path(path), MAX_PIXELS, _to_mask)
-    return _resize_nearest(mask, height, width)
+    return resize_mask(mask, height, width)
 
 
 def as_image(array: object, name: str = "array") -> NDArray[np.uint8]:
@@ -181,7 +206,17 @@ def rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
 def prepare_mask(mask: NDArray[np.bool_], resize: int, crop: int | None) -> NDArray[np.bool_]:
     """:func:`prepare` for a mask: ``bool [H, W]`` to ``bool [S, S]``, nearest neighbour."""
     window = crop_window(resize, crop)
-    return np.ascontiguousarray(_resize_nearest(mask, resize, resize)[window, window])
+    return np.ascontiguousarray(resize_mask(mask, resize, resize)[window, window])
+
+
+def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """A mask of another size, bool ``[height, width]``, nearest neighbour."""
+    # EXACT samples at pixel centres, like the picture's own resize; plain NEAREST is half a pixel
+    # off.
+    resized = cv2.resize(
+        mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return np.asarray(resized, dtype=np.bool_)
 
 
 def restore_map(
@@ -335,15 +370,6 @@ def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _over_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     product = rgba[:, :, :3].astype(np.uint16) * rgba[:, :, 3:]  # at most 255 * 255: fits
     return ((product + 127) // 255).astype(np.uint8)
-
-
-def _resize_nearest(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    # EXACT samples at pixel centres, like the picture's own resize; plain NEAREST is half a pixel
-    # off.
-    resized = cv2.resize(
-        mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
-    )
-    return np.asarray(resized, dtype=np.bool_)
 
 
 def crop_window(resize: int, crop: int | None) -> slice:

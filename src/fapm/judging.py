@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm.align import moved_box, restore, unsure_reason
-from fapm.config import Config
 from fapm.drift import DriftMonitor
 from fapm.engines import Scored
 from fapm.fitted import Fitted
@@ -68,20 +67,24 @@ def _comparison(fitted: Fitted, scored: Scored, row: int, frame: Frame) -> Compa
         picture=fitted.pictures[picture],
         distance=float(scored.distances[row, layer]),
         layer=fitted.encoder.spec.layers[layer] if config.layer_wise else "all",
-        here=_box(config, int(scored.cells[row]), finest.height, finest.width, here),
-        there=_box(config, int(bank.cells[key]), bank.height, bank.width, there),
+        here=_box(fitted, int(scored.cells[row]), finest.height, finest.width, here),
+        there=_box(fitted, int(bank.cells[key]), bank.height, bank.width, there),
         thumbnail=fitted.thumbnails.get(picture),
     )
 
 
 def _box(
-    config: Config, cell: int, height: int, width: int, matrix: NDArray[np.float64] | None
+    fitted: Fitted, cell: int, height: int, width: int, matrix: NDArray[np.float64] | None
 ) -> Box:
-    """A cell's place in the whole picture, centre crop and registration taken into account."""
+    """A cell's place in the whole picture; crop, tiles and registration taken into account."""
+    config, layout = fitted.config, fitted.layout
+    y, x = divmod(cell, width)
+    (top, high), (left, wide) = layout.rows.bounds(y, height), layout.columns.bounds(x, width)
+    box = (left, top, wide, high)
+    if config.follows_pictures:
+        return Box(*box)
     seen = config.input_size / config.resize
     margin = (1 - seen) / 2
-    y, x = divmod(cell, width)
-    box = (x / width, y / height, 1 / width, 1 / height)
     if matrix is not None:
         box = moved_box(box, matrix, config.input_size)
     left, top, wide, high = (seen * side for side in box)

@@ -31,7 +31,7 @@ def leave_one_out(
     features
         of the ``N`` training pictures.
     notice
-        called with their maps, float32 ``[B, S, S]``, some at a time and in order.
+        called with their maps, float32 ``[B, h, w]``, some at a time and in order.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def score_pictures(
     own
         per picture the number it has in the memory: its keys do not count.
     measure
-        float ``[B, S, S]`` to ``[B]``: the largest value by default.
+        float ``[B, h, w]`` to ``[B]``: the largest value by default.
     """
     count = features.count
     widest = max(

@@ -36,7 +36,7 @@ def choose_encoder(
     Parameters
     ----------
     frames
-        gives normal pictures made ready, RGB uint8 ``[S, S, 3]`` each; called only if needed.
+        gives normal frames, or tiles of them, RGB uint8 ``[h, w, 3]`` each; called only if needed.
 
     Raises
     ------

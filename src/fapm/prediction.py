@@ -98,13 +98,13 @@ class Prediction:
     threshold, map_threshold
         the levels above which a score, a cell of the map, is a defect.
     frame_map
-        anomaly map in the encoder's frame, float32 ``[S, S]``.
+        anomaly map of the frame, float32 ``[h, w]``.
     height, width
         of the picture, in pixels.
     comparison
         what the worst cell was compared with.
     roi
-        what was inspected of the frame, bool ``[S, S]``; None: everything.
+        what was inspected of the frame, bool ``[h, w]``; None: everything.
     reason
         why the verdict is ``unsure`` whatever the score: the part was not found in the picture, or
         too little of it; None otherwise.

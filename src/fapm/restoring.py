@@ -19,6 +19,8 @@ from fapm.config import Config
 from fapm.errors import BundleError
 from fapm.fitted import Alignment, Change, EncoderSpec, Fitted, FrozenEncoder, Precision, Roi
 from fapm.images import Interpolation
+from fapm.layout import Layout, layout_of
+from fapm.light import Light
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch, patch_grid, patch_of_cell
 from fapm.prediction import Failure
@@ -61,16 +63,18 @@ def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     _require(
         described.pop("sha256") == digest(files), "its encoder is not the one it was fitted with"
     )
+    layout = layout_of(config, _size(manifest["picture_size"]))
     spec = EncoderSpec(
         **{
             **described,
+            "input_size": _size(described["input_size"]),
             "layers": _texts(described["layers"]),
             "mean": tuple(map(float, described["mean"])),
             "std": tuple(map(float, described["std"])),
         }
     )
     _require(
-        (spec.name, spec.input_size) == (config.encoder, config.input_size)
+        (spec.name, spec.input_size) == (config.encoder, layout.tile_shape)
         and config.precision in ("auto", precision)
         and len(spec.mean) == len(spec.std) == 3
         and all(map(math.isfinite, spec.mean + spec.std))
@@ -78,18 +82,18 @@ def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         and spec.interpolation in get_args(Interpolation)
         and len(shapes) == len(spec.layers)
         and all(len(s) == 3 and all(isinstance(n, int) and n > 0 for n in s) for s in shapes)
-        and all(max(s[1:]) <= spec.input_size for s in shapes),
+        and all(s[1] <= layout.rows.tile and s[2] <= layout.columns.tile for s in shapes),
         "its encoder contradicts its config",
     )
     encoder = FrozenEncoder(spec, precision, tuple(map(tuple, shapes)), files)
 
     memory = safetensors.numpy.load(parts[MEMORY])
     layers = manifest["layers"]
-    roi = _roi(manifest["roi"], memory, config.input_size)
-    inside = inspected_cells(roi, encoder.shapes, config)
+    roi = _roi(manifest["roi"], memory, layout.shape)
+    inside = inspected_cells(roi, encoder.shapes, config, layout)
     _require(len(layers) == len(inside), "its memory does not fit its encoder")
     banks = tuple(
-        _bank(n, layer, memory, config, cells)
+        _bank(n, layer, memory, config, layout, cells)
         for n, (layer, cells) in enumerate(zip(layers, inside, strict=True))
     )
     described = manifest["alignment"]
@@ -106,11 +110,13 @@ def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     for bank in banks:
         _require(int(bank.pictures.max()) < len(pictures), "its memory has keys of no picture")
     _require(
-        _memorised(encoder, config) == [(b.keys.shape[1], b.height, b.width) for b in banks],
+        _memorised(encoder, config, layout)
+        == [(b.keys.shape[1], b.height, b.width) for b in banks],
         "its memory does not fit its encoder",
     )
     return Fitted(
         config=config,
+        layout=layout,
         encoder=encoder,
         banks=banks,
         calibration=_calibration(manifest["calibration"], memory, len(pictures)),
@@ -120,20 +126,23 @@ def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         remarks=_texts(manifest["remarks"]),
         roi=roi,
         history=history,
+        light=_light(manifest.get("light"), config),
         alignment=_alignment(described, memory, config, len(pictures)),
         baseline=_baseline(memory, fitted_on),
     )
 
 
 def _roi(
-    described: Mapping[str, Any] | None, memory: Mapping[str, NDArray[Any]], size: int
+    described: Mapping[str, Any] | None,
+    memory: Mapping[str, NDArray[Any]],
+    shape: tuple[int, int],
 ) -> Roi | None:
     if described is None:
         return None
     inside, drawn_on = memory["roi"], described["drawn_on"]
     _require(
         inside.dtype == np.bool_
-        and inside.shape == (size, size)
+        and inside.shape == shape
         and described["share"] == float(inside.mean())
         and (
             drawn_on is None
@@ -144,12 +153,15 @@ def _roi(
     return Roi(inside, None if drawn_on is None else (drawn_on[0], drawn_on[1]))
 
 
-def _memorised(encoder: FrozenEncoder, config: Config) -> list[tuple[int, int, int]]:
+def _memorised(
+    encoder: FrozenEncoder, config: Config, layout: Layout
+) -> list[tuple[int, int, int]]:
     """Per memory bank ``C, H, W`` of the features it should hold."""
+    shapes = [(c, *layout.side_by_side((h, w))) for c, h, w in encoder.shapes]
     if config.layer_wise:
-        return list(encoder.shapes)
-    height, width = max((s[1:] for s in encoder.shapes), key=lambda size: size[0] * size[1])
-    return [(sum(s[0] for s in encoder.shapes), height, width)]
+        return shapes
+    height, width = max((s[1:] for s in shapes), key=lambda size: size[0] * size[1])
+    return [(sum(s[0] for s in shapes), height, width)]
 
 
 def _bank(
@@ -157,14 +169,16 @@ def _bank(
     layer: Mapping[str, Any],
     memory: Mapping[str, NDArray[Any]],
     config: Config,
+    layout: Layout,
     inside: NDArray[np.bool_] | None,
 ) -> MemoryBank:
-    grid, size = config.grid, config.input_size
+    grid = layout.grid(config.grid)
+    rows, columns = layout.side_by_side(layout.tile_shape)
     keys, offsets, pictures, cells, radii = (memory[f"{number}.{tensor}"] for tensor in BANK)
     height, width, count = int(layer["height"]), int(layer["width"]), int(layer["keys"])
     # Before anything of that size is made: no encoder has more cells than pixels.
     _require(
-        0 < height <= size and 0 < width <= size,
+        0 < height <= rows and 0 < width <= columns,
         f"the memory of layer {number} has a map larger than the frame",
     )
     rows, columns = patch_grid(height, width, grid)
@@ -178,7 +192,7 @@ def _bank(
         and pictures.shape == cells.shape == (count,)
         and offsets.shape == (patches + 1,)
         and radii.shape == (patches,)
-        and layer["grid"] == grid
+        and layer["grid"] == (grid if isinstance(grid, int) else list(grid))
         and 0 < layer["distance_unit"] < math.inf
         and bool(np.isfinite(keys).all()),
         f"the memory of layer {number} contradicts itself",
@@ -226,6 +240,22 @@ def _calibration(
     return Calibration(
         scores, threshold, unsure, cells, bool(levels["extrapolated"]), maxima, tuple(aside)
     )
+
+
+def _light(described: Mapping[str, Any] | None, config: Config) -> Light | None:
+    """None where frames are taken as they come, as in bundles from before."""
+    _require((described is None) == (config.light == "none"), "its light contradicts its config")
+    if described is None:
+        return None
+    light = Light(**described)
+    _require(
+        all(isinstance(number, float) for number in (light.level, light.white, light.share))
+        and 1 <= light.level <= 256
+        and 0 <= light.white <= 255
+        and 0 < light.share < 1,
+        "its light contradicts itself",
+    )
+    return light
 
 
 def _alignment(
@@ -316,6 +346,14 @@ def digest(files: Mapping[str, bytes]) -> str:
     for name in sorted(files):
         whole.update(hashlib.sha256(files[name]).digest())
     return whole.hexdigest()
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    _require(
+        value is None or (len(value) == 2 and all(isinstance(n, int) and n > 1 for n in value)),
+        "its pictures have no size",
+    )
+    return None if value is None else (value[0], value[1])
 
 
 def _texts(values: Any) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -21,12 +21,10 @@ from fapm import images
 from fapm.config import Config
 from fapm.errors import RoiError
 from fapm.fitted import Fitted, Roi
-from fapm.memory.geometry import inside_cells
+from fapm.layout import Layout, layout_of, pixel_size, same_shape
 
 Region: TypeAlias = "str | Path | NDArray[np.bool_] | Mapping[str, Any]"
 
-# A picture has the shape a region was drawn on if its sides' ratio differs by less than this.
-_SHAPE = 0.01
 # Polygons are drawn so many times finer than the frame, and then averaged.
 _FINER = 8
 _LARGEST = 4096  # edge in pixels of what they are drawn on
@@ -48,7 +46,9 @@ class Polygons(BaseModel):
     polygons: Annotated[list[Annotated[list[_Point], Field(min_length=3)]], Field(min_length=1)]
 
 
-def drawn_roi(roi: Region | None, ignore: Region | None, config: Config) -> Roi | None:
+def drawn_roi(
+    roi: Region | None, ignore: Region | None, config: Config, layout: Layout | None = None
+) -> Roi | None:
     """What is inspected of a frame: what is inside ``roi`` and not inside ``ignore``.
 
     Parameters
@@ -56,6 +56,8 @@ def drawn_roi(roi: Region | None, ignore: Region | None, config: Config) -> Roi 
     roi, ignore
         path of a mask picture (128 of 255 and more is inside) or of a JSON of :class:`Polygons`,
         the same as a mapping, or bool ``[H, W]``; None: everything, and nothing.
+    layout
+        of the frames; default: a square that is not cut.
 
     Raises
     ------
@@ -65,10 +67,11 @@ def drawn_roi(roi: Region | None, ignore: Region | None, config: Config) -> Roi 
     ImageError
         A mask picture cannot be read.
     """
-    drawn = None if roi is None else _read(roi, "roi", config)
+    canvas = _Canvas.of(config, layout or layout_of(config))
+    drawn = None if roi is None else _read(roi, "roi", canvas)
     if ignore is None:
         return drawn
-    ignored = _read(ignore, "ignore", config)
+    ignored = _read(ignore, "ignore", canvas)
     ignored = Roi(~ignored.inside, ignored.drawn_on)
     return intersection(drawn, ignored) if drawn else _not_empty(ignored)
 
@@ -82,21 +85,21 @@ def intersection(one: Roi, other: Roi) -> Roi:
         Nothing is, or they were drawn on pictures of unlike shape.
     """
     sizes = one.drawn_on, other.drawn_on
-    if sizes[0] and sizes[1] and not _same_shape(sizes[0], sizes[1]):
+    if sizes[0] and sizes[1] and not same_shape(sizes[0], sizes[1]):
         raise RoiError(
-            f"roi: drawn on pictures of {_size(sizes[0])} and of {_size(sizes[1])} pixels; draw "
-            "both on a picture of the part"
+            f"roi: drawn on pictures of {pixel_size(sizes[0])} and of {pixel_size(sizes[1])} "
+            "pixels; draw both on a picture of the part"
         )
     return _not_empty(Roi(one.inside & other.inside, sizes[1] or sizes[0]))
 
 
 def shape_error(roi: Roi | None, size: tuple[int, int]) -> str:
     """Why a picture of ``size`` (height, width) cannot have this region; empty if it can."""
-    if roi is None or roi.drawn_on is None or _same_shape(roi.drawn_on, size):
+    if roi is None or roi.drawn_on is None or same_shape(roi.drawn_on, size):
         return ""
     return (
-        f"{_size(size)} pixels, but the ROI was drawn on {_size(roi.drawn_on)}; pictures may be "
-        "larger or smaller, but not of another shape"
+        f"{pixel_size(size)} pixels, but the ROI was drawn on {pixel_size(roi.drawn_on)}; pictures "
+        "may be larger or smaller, but not of another shape"
     )
 
 
@@ -106,11 +109,31 @@ def _not_empty(roi: Roi) -> Roi:
     return roi
 
 
-def _read(region: Region, name: str, config: Config) -> Roi:
+class _Canvas(NamedTuple):
+    """Height and width of what a whole picture becomes, and what of that is the frame."""
+
+    shape: tuple[int, int]
+    window: tuple[slice, slice]
+
+    @classmethod
+    def of(cls, config: Config, layout: Layout) -> _Canvas:
+        if config.follows_pictures:
+            return cls(layout.shape, (slice(None), slice(None)))
+        window = images.crop_window(config.resize, config.crop)
+        return cls((config.resize, config.resize), (window, window))
+
+    def frame(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A picture's mask in the frame: pixels that are at least half inside."""
+        height, width = self.shape
+        share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(share[self.window] >= 0.5)
+
+
+def _read(region: Region, name: str, canvas: _Canvas) -> Roi:
     if isinstance(region, np.ndarray):
-        return _from_mask(region, name, config)
+        return _from_mask(region, name, canvas)
     if isinstance(region, Mapping):
-        return _from_polygons(region, name, config)
+        return _from_polygons(region, name, canvas)
     path = Path(region)
     if path.is_file() and (path.suffix.lower() == ".json" or _starts_like_json(path)):
         try:
@@ -118,8 +141,8 @@ def _read(region: Region, name: str, config: Config) -> Roi:
         except (ValueError, RecursionError, OSError) as error:
             reason = " ".join(str(error).split())
             raise RoiError(f"{path}: not a JSON that can be read ({reason})") from None
-        return _from_polygons(described, str(path), config)
-    return _from_mask(images.read_image(path).mean(axis=2) >= 128, str(path), config)
+        return _from_polygons(described, str(path), canvas)
+    return _from_mask(images.read_image(path).mean(axis=2) >= 128, str(path), canvas)
 
 
 def _starts_like_json(path: Path) -> bool:
@@ -127,17 +150,17 @@ def _starts_like_json(path: Path) -> bool:
         return file.read(64).lstrip()[:1] in (b"{", b"[")
 
 
-def _from_mask(mask: NDArray[Any], name: str, config: Config) -> Roi:
+def _from_mask(mask: NDArray[Any], name: str, canvas: _Canvas) -> Roi:
     if mask.dtype != np.bool_ or mask.ndim != 2 or min(mask.shape) < 2:
         raise RoiError(
             f"{name}: {mask.dtype} {list(mask.shape)} is no mask; expected bool [H, W], True inside"
         )
     if not mask.any():
         raise RoiError(f"{name}: nothing is inside: no pixel is white (128 of 255, or more)")
-    return Roi(_into_frame(mask, config), (mask.shape[0], mask.shape[1]))
+    return Roi(canvas.frame(mask), (mask.shape[0], mask.shape[1]))
 
 
-def _from_polygons(described: object, name: str, config: Config) -> Roi:
+def _from_polygons(described: object, name: str, canvas: _Canvas) -> Roi:
     try:
         drawing = Polygons.model_validate(described)
     except ValidationError as error:
@@ -148,18 +171,18 @@ def _from_polygons(described: object, name: str, config: Config) -> Roi:
             '{"width": W, "height": H, "polygons": [[[x, y], [x, y], [x, y]]]} in pixels'
         ) from None
     width, height = drawing.width, drawing.height
-    edge = min(_FINER * config.resize, _LARGEST)
-    mask = np.zeros((edge, edge), np.uint8)
+    fine = np.minimum(_FINER * np.array(canvas.shape), _LARGEST)
+    mask = np.zeros(fine, np.uint8)
     for number, corners in enumerate(drawing.polygons):
         points = np.array(corners) / (width, height)  # 0 .. 1 of the picture
         if not (np.abs(points - 0.5) <= 1.5).all() or not _overlaps(points):
             raise RoiError(
                 f"{name}: polygon {number} lies outside the picture of {width} x {height} pixels"
             )
-        cv2.fillPoly(mask, [np.rint(points * edge - 0.5).astype(np.int32)], 1)
+        cv2.fillPoly(mask, [np.rint(points * fine[::-1] - 0.5).astype(np.int32)], 1)
     if not mask.any():
         raise RoiError(f"{name}: nothing is inside: the polygons have no area")
-    return Roi(_into_frame(mask.astype(np.bool_), config), (height, width))
+    return Roi(canvas.frame(mask.astype(np.bool_)), (height, width))
 
 
 def _overlaps(points: NDArray[np.float64]) -> bool:
@@ -167,25 +190,11 @@ def _overlaps(points: NDArray[np.float64]) -> bool:
     return bool((points.max(axis=0) > 0).all() and (points.min(axis=0) < 1).all())
 
 
-def _into_frame(mask: NDArray[np.bool_], config: Config) -> NDArray[np.bool_]:
-    """A picture's mask in the encoder's frame: pixels that are at least half inside."""
-    edge = config.resize
-    share = cv2.resize(mask.astype(np.float32), (edge, edge), interpolation=cv2.INTER_AREA)
-    start = (edge - config.input_size) // 2
-    window = slice(start, start + config.input_size)
-    return np.ascontiguousarray(share[window, window] >= 0.5)
-
-
-def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < _SHAPE
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[1]} x {size[0]}"
-
-
 def inspected_cells(
-    roi: Roi | None, shapes: Sequence[tuple[int, int, int]], config: Config
+    roi: Roi | None,
+    shapes: Sequence[tuple[int, int, int]],
+    config: Config,
+    layout: Layout | None = None,
 ) -> list[NDArray[np.bool_] | None]:
     """Per memory bank bool ``[H * W]``, the cells that are inspected; None: all.
 
@@ -193,24 +202,28 @@ def inspected_cells(
     ----------
     shapes
         ``C, H, W`` of each layer the encoder gives.
+    layout
+        of the frames; default: a square that is not cut.
 
     Raises
     ------
     RoiError
         The region is smaller than a cell.
     """
-    sizes = [(height, width) for _, height, width in shapes]
+    layout = layout or layout_of(config)
+    sizes = [layout.side_by_side((height, width)) for _, height, width in shapes]
     finest = max(sizes, key=lambda size: size[0] * size[1])
     if not config.layer_wise:
         sizes = [finest]
     if roi is None:
         return [None] * len(sizes)
-    layers = inside_cells(roi.inside, sizes, config.coarse_upsampling)
+    layers = layout.inside_cells(roi.inside, sizes, config.coarse_upsampling)
     if not layers[0].any():
-        edge = config.input_size / finest[0]
+        edge = layout.tile_shape[0] * layout.tiling[0] / finest[0]
         raise RoiError(
-            f"roi: too small: no cell of {edge:g} x {edge:g} pixels of the {config.input_size} "
-            "pixel frame has half its area inside; draw it larger, or fit with a larger --resize"
+            f"roi: too small: no cell of {edge:g} x {edge:g} pixels of the "
+            f"{pixel_size(layout.shape)} pixel frame has half its area inside; draw it larger, or "
+            "fit with a larger --resize"
         )
     return [*layers]
 
@@ -224,6 +237,6 @@ def restrict(fitted: Fitted, roi: Roi) -> Fitted:
         Nothing is left.
     """
     roi = intersection(fitted.roi, roi) if fitted.roi else roi
-    layers = inspected_cells(roi, fitted.encoder.shapes, fitted.config)
+    layers = inspected_cells(roi, fitted.encoder.shapes, fitted.config, fitted.layout)
     banks = [replace(bank, inside=cells) for bank, cells in zip(fitted.banks, layers, strict=True)]
     return replace(fitted, banks=tuple(banks), roi=roi)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fapm.errors import EncoderError, OutputError
-from fapm.memory.geometry import cells_by_patch
+from fapm.memory.geometry import Grid, cells_by_patch
 from fapm.memory.patches import patch_vectors
 
 # Features that take more bytes than this as float32 go to a file, as float16.
@@ -48,7 +48,7 @@ class Spool:
     capacity
         how many pictures there will be at most.
     grid
-        ``G``: patches along an edge.
+        ``G``: patches along an edge, or rows and columns of them.
     inside
         per layer bool ``[H * W]``, the cells that are inspected; default: all. Others may be lost.
 
@@ -63,7 +63,7 @@ class Spool:
     def __init__(
         self,
         capacity: int,
-        grid: int,
+        grid: Grid,
         inside: Sequence[NDArray[np.bool_] | None] | None = None,
     ) -> None:
         self.capacity = capacity

@@ -44,8 +44,10 @@ def judge_pictures(
             fitted.config,
             fitted.encoder.spec.interpolation,
             max_pixels=max_pixels,
+            layout=fitted.layout,
             name=f"array {number}",
             roi=fitted.roi,
+            light=fitted.light,
             aligner=aligner,
             with_look=drift is not None,
         )

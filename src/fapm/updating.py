@@ -65,9 +65,10 @@ def update(
     """
     refuse_region(fitted, "update")
     config, old, alignment = fitted.config, len(fitted.pictures), fitted.alignment
+    layout = fitted.layout
     names = _free_names(pictures, fitted.pictures)
     runner = open_encoder(fitted.encoder, runtime)
-    with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
+    with Spool(len(pictures), layout.grid(config.grid)) as spool, torch.inference_mode():
         frames, failures = encode(
             pictures,
             names,
@@ -75,13 +76,15 @@ def update(
             fitted.encoder.spec.interpolation,
             runner,
             spool,
+            layout=layout,
+            light=fitted.light,
             aligner=None if alignment is None else Aligner(alignment.template),
             max_pixels=max_pixels,
             progress=progress,
         )
         level = fitted.calibration.map_threshold
         before, shares = score_pictures(
-            Search(config, fitted.banks),
+            Search(config, fitted.banks, layout=layout),
             spool,
             measure=lambda maps: (maps > level).double().mean(dim=(1, 2)),
         )
@@ -99,7 +102,7 @@ def update(
                     )
                     for layer, bank in enumerate(fitted.banks)
                 ]
-            search = Search(config, banks)
+            search = Search(config, banks, layout=layout)
             scores, maxima = score_pictures(
                 search, spool, own=range(old, old + len(frames)), progress=progress
             )
@@ -156,8 +159,8 @@ def _room(fitted: Fitted, new: int) -> tuple[list[list[int]], bool]:
     def growth(**bounds: None) -> list[list[int]]:
         config = fitted.config.model_copy(update=bounds)
         sizes = [(bank.height, bank.width) for bank in fitted.banks]
-        before = layer_budgets(config, sizes, len(fitted.pictures))
-        after = layer_budgets(config, sizes, len(fitted.pictures) + new)
+        before = layer_budgets(config, sizes, len(fitted.pictures), layout=fitted.layout)
+        after = layer_budgets(config, sizes, len(fitted.pictures) + new, layout=fitted.layout)
         return [
             [b - a for a, b in zip(one.shares, other.shares, strict=True)]
             for one, other in zip(before, after, strict=True)

@@ -18,6 +18,7 @@ from fapm.datasets import LAYOUTS, load_dataset
 from fapm.engines import Runtime, installed
 from fapm.errors import ConfigError, DatasetError, EngineError, ImageError
 from fapm.files import refuse_unwritable, replaced_when_complete
+from fapm.layout import require_plain
 from fapm.options import config_options, one_line_errors, runtime_options
 from fapm.pipeline import ordered_map
 
@@ -50,8 +51,11 @@ def compare_command(
     All see the same frames through the same encoder, and are measured alike.
     """
     names = parse_methods(methods)
+    require_plain(config, "compare")
     if config.align != "none":
         raise ConfigError("align: every method gets the same frames; leave it out")
+    if config.light != "none":
+        raise ConfigError("light: every method gets the same frames; leave it out")
     for package in ("torch", "timm"):
         if not installed(package):
             raise EngineError(f"compare: {package} is not installed; type: pip install 'fapm[fit]'")

@@ -38,6 +38,7 @@ def export_command(
             detector.fitted_.encoder.spec.interpolation,
             count=PROOF,
             max_pixels=max_pixels,
+            layout=detector.fitted_.layout,
         )[1]
     difference = export(detector, to, folder, frames)
     print(

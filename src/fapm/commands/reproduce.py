@@ -15,6 +15,7 @@ from fapm.config import Config
 from fapm.engines import Runtime
 from fapm.errors import DatasetError, EncoderError, EngineError
 from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
+from fapm.layout import require_plain
 from fapm.options import one_line_errors, runtime_options, some_config_options
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def table1_command(
     quiet: Quiet = False,
 ) -> None:
     """Table 1: all categories, beside what was published. Run again, it goes on where it ended."""
+    require_plain(config, "reproduce")
     _refuse_unwritable(json_)
     _require_fit()
     from fapm.reproduce.categories import Job, measure_all

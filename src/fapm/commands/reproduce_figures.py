@@ -20,6 +20,7 @@ from fapm.datasets import categories, load_dataset
 from fapm.engines import Runtime, engine_name
 from fapm.errors import ConfigError, DatasetError, EngineError, FapmError, ImageError
 from fapm.files import make_directory, replaced_when_complete
+from fapm.layout import require_plain
 from fapm.options import config_options, one_line_errors, runtime_options
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def figures_command(
     MVTec AD (without any: over all). 3 and 4 are drawn for each data set with the settings given.
     All are written as PNG and SVG, what was measured for figure 1 as JSON as well.
     """
+    require_plain(config, "reproduce")
     wanted = only.split(",")
     if unknown := [number for number in wanted if number not in FIGURES]:
         raise ConfigError(f"only: no figure {unknown[0]!r}; choose of {', '.join(FIGURES)}")

@@ -30,7 +30,7 @@ class Scored(NamedTuple):
     scores
         float32 ``[B]``, raw.
     maps
-        float32 ``[B, S, S]`` in the frames' geometry, raw.
+        float32 ``[B, h, w]`` in the frames' geometry, raw.
     cells
         int64 ``[B]``, the worst cell ``y * W + x`` on the finest grid.
     distances, keys
@@ -95,16 +95,16 @@ class Engine(Protocol):
     threads: int
 
     def run(self, frames: Sequence[NDArray[np.uint8]]) -> Scored:
-        """Score frames, RGB uint8 ``[S, S, 3]`` each."""
+        """Score frames, RGB uint8 ``[h, w, 3]`` each."""
 
 
 class EncoderRunner(Protocol):
-    """Frames in, feature maps out."""
+    """Frames, or tiles of them, in; feature maps out."""
 
     name: str
 
     def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Per layer float32 ``[B, C, H, W]`` of frames RGB uint8 ``[S, S, 3]``."""
+        """Per layer float32 ``[B, C, H, W]`` of frames, or tiles, RGB uint8 ``[h, w, 3]``."""
 
 
 def open_engine(fitted: Fitted, runtime: Runtime) -> Engine:

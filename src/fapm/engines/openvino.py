@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from fapm.engines import OUTPUTS, Runtime, Scored
 from fapm.engines.quiet import import_quietly
-from fapm.engines.search import write_search
 from fapm.engines.search_layer import SearchPrecision
+from fapm.engines.tiles import encode_tiles
+from fapm.engines.whole import search_model
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
+from fapm.layout import Layout
 
 ov: Any = import_quietly("openvino")
 
@@ -29,12 +31,14 @@ def open_engine(fitted: Fitted, runtime: Runtime) -> OpenVinoEngine:
     with _one_line_errors():
         encoder, precision = read_encoder(fitted.encoder), fitted.encoder.precision
         head = read_search(fitted)
-        if precision == "bf16":
+        if precision == "bf16" or fitted.layout.tiles > 1:
             # Nothing behind the encoder may be rounded to bf16, and one graph has one precision.
-            chain = [_compile(encoder, "bf16", runtime), _compile(head, "fp32", runtime)]
+            # Tiles go through the encoder one by one: a batch of them leaves the CPU's cache.
+            behind = "fp32" if precision == "bf16" else precision
+            chain = [_compile(encoder, precision, runtime), _compile(head, behind, runtime)]
         else:
             chain = [_compile(join(encoder, head), precision, runtime)]
-        return OpenVinoEngine(chain)
+        return OpenVinoEngine(chain, fitted.layout, fitted.inspected_tiles)
 
 
 def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> OpenVinoEncoder:
@@ -49,7 +53,7 @@ class _Chain:
     Parameters
     ----------
     models
-        compiled models; the first takes one frame uint8 ``[1, S, S, 3]``.
+        compiled models; the first takes one frame, or tile, uint8 ``[1, h, w, 3]``.
     """
 
     name = "openvino"
@@ -71,20 +75,36 @@ class _Chain:
     def _run_one(self, frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
         requests = self._idle.get()  # each serves one thread at a time
         try:
-            values: list[NDArray[Any]] = [frame[None]]
-            for request in requests:
-                request.infer(dict(enumerate(values)), share_inputs=True)
-                values = [tensor.data for tensor in request.output_tensors]
+            values = self._first(requests[0], frame)
+            for request in requests[1:]:
+                values = _infer(request, values)
             return [np.array(value) for value in values]  # the request's own memory is used again
         finally:
             self._idle.put(requests)
+
+    def _first(self, request: Any, frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        return _infer(request, [frame[None]])
 
 
 class OpenVinoEngine(_Chain):
     """:class:`fapm.engines.Engine` on OpenVINO."""
 
+    def __init__(self, models: Sequence[Any], layout: Layout, inspected: NDArray[np.bool_]) -> None:
+        super().__init__(models)
+        self._layout, self._inspected = layout, inspected
+
+    def _first(self, request: Any, frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        if self._layout.tiles == 1:
+            return super()._first(request, frame)
+        encode = super()._first
+        return encode_tiles(
+            lambda tile: [np.array(value) for value in encode(request, tile)],
+            self._layout.cut(frame),
+            self._inspected,
+        )
+
     def run(self, frames: Sequence[NDArray[np.uint8]]) -> Scored:
-        """Score frames, RGB uint8 ``[S, S, 3]`` each."""
+        """Score frames, RGB uint8 ``[h, w, 3]`` each."""
         return Scored(*map(np.concatenate, zip(*self._outputs(frames), strict=True)))
 
 
@@ -92,8 +112,13 @@ class OpenVinoEncoder(_Chain):
     """:class:`fapm.engines.EncoderRunner` on OpenVINO."""
 
     def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Per layer float32 ``[B, C, H, W]`` of frames RGB uint8 ``[S, S, 3]``."""
+        """Per layer float32 ``[B, C, H, W]`` of frames, or tiles, RGB uint8 ``[h, w, 3]``."""
         return list(map(np.concatenate, zip(*self._outputs(frames), strict=True)))
+
+
+def _infer(request: Any, values: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    request.infer(dict(enumerate(values)), share_inputs=True)
+    return [tensor.data for tensor in request.output_tensors]
 
 
 def read_encoder(encoder: FrozenEncoder) -> Any:
@@ -108,10 +133,7 @@ def read_encoder(encoder: FrozenEncoder) -> Any:
 def read_search(fitted: Fitted) -> Any:
     """``openvino.Model`` of everything behind the encoder, not compiled."""
     precision: SearchPrecision = "fp32" if fitted.encoder.precision == "fp32" else "int8"
-    model = write_search(
-        fitted.banks, fitted.config, fitted.encoder.shapes, precision, fitted.frame_roi
-    )
-    return core().read_model(model.SerializeToString())
+    return core().read_model(search_model(fitted, precision).SerializeToString())
 
 
 def join(encoder: Any, head: Any) -> Any:

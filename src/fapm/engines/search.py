@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from fapm.config import Config
 from fapm.engines.onnx_writer import Writer
 from fapm.engines.search_layer import Layer, SearchPrecision
+from fapm.layout import Layout, layout_of
 from fapm.memory import geometry
 from fapm.memory.bank import MemoryBank
 
@@ -41,6 +42,7 @@ def write_search(
     shapes: Sequence[tuple[int, int, int]],
     precision: SearchPrecision = "fp32",
     roi: NDArray[np.bool_] | None = None,
+    layout: Layout | None = None,
 ) -> onnx.ModelProto:
     """The graph behind the encoder, for one frame.
 
@@ -49,25 +51,33 @@ def write_search(
     shapes
         ``C, H, W`` of each layer the encoder gives.
     roi
-        bool ``[S, S]``, what is inspected of a frame; default: everything. Cells outside the banks'
+        bool ``[h, w]``, what is inspected of a frame; default: everything. Cells outside the banks'
         ``inside`` are not searched.
+    layout
+        of the frame; default: a square that is not cut.
 
     Returns
     -------
-    model with inputs ``features_0 ..`` float32 ``[1, C, H, W]`` and outputs :data:`OUTPUTS`:
-    float32 ``[1]``, float32 ``[1, S, S]``, int64 ``[1]``, float32 ``[1, L]``, int64 ``[1, L]``, as
-    :class:`fapm.engines.Scored` describes them.
+    model with inputs ``features_0 ..`` float32 ``[T, C, H, W]``, a row for each of the frame's
+    tiles, and outputs :data:`OUTPUTS`: float32 ``[1]``, float32 ``[1, h, w]``, int64 ``[1]``,
+    float32 ``[1, L]``, int64 ``[1, L]``, as :class:`fapm.engines.Scored` describes them.
     """
-    graph = Writer()
+    graph, layout = Writer(), layout or layout_of(config)
     names = [f"features_{i}" for i in range(len(shapes))]
-    features = [_aggregate(graph, name) for name in names]
+    features = [
+        _side_by_side(graph, _aggregate(graph, name), shape, layout)
+        for name, shape in zip(names, shapes, strict=True)
+    ]
     if not config.layer_wise:
-        features = [_concatenate(graph, features, shapes)]
+        together = [(c, *layout.side_by_side((h, w))) for c, h, w in shapes]
+        features = [_concatenate(graph, features, together)]
     sizes = [(bank.height, bank.width) for bank in banks]
     finest = max(sizes, key=lambda size: size[0] * size[1])
     inspected = np.arange(finest[0] * finest[1])
+    inside = None
     if roi is not None:
-        inspected = np.flatnonzero(geometry.inside_cells(roi, [finest])[0])
+        (inside,) = layout.inside_cells(roi, [finest])
+        inspected = np.flatnonzero(inside)
     layers = [
         Layer(
             graph,
@@ -89,7 +99,10 @@ def write_search(
         whole = graph.add("Gather", whole, graph.array(place), axis=0)
     levels = unified
     if config.score_sigma:
-        levels = _smoothed(graph, whole, finest, finest, config.score_sigma, roi)
+        smooth, weights = layout.cell_smoothing(finest, config.score_sigma), None
+        if inside is not None:
+            weights = geometry.map_weights(inside.reshape(finest), inside, smooth)
+        levels = _smoothed(graph, whole, smooth, weights)
         levels = graph.reshape(levels, [finest[0] * finest[1]])
         if roi is not None:
             levels = graph.add("Gather", levels, graph.array(inspected), axis=0)
@@ -122,40 +135,41 @@ def write_search(
         score = graph.add("Mul", score, graph.add("Sub", graph.array([1.0], np.float32), likely))
     if roi is not None:
         worst = graph.add("Gather", graph.array(inspected), worst, axis=0)
-    size = config.input_size
-    maps = _smoothed(graph, whole, finest, (size, size), config.map_sigma, roi)
-    outputs = [(score, [1]), (maps, [1, size, size]), (worst, [1])]
+    smooth, weights = layout.smoothing(finest, config.map_sigma), None
+    if roi is not None and inside is not None:
+        weights = geometry.map_weights(layout.on_map(roi), inside, smooth)
+    maps = _smoothed(graph, whole, smooth, weights)
+    outputs = [(score, [1]), (maps, [1, *layout.map_shape]), (worst, [1])]
     outputs += [(distances, [1, len(layers)]), (keys, [1, len(layers)])]
     return graph.model(
-        [(name, [1, *shape]) for name, shape in zip(names, shapes, strict=True)], outputs
+        [(name, [layout.tiles, *shape]) for name, shape in zip(names, shapes, strict=True)],
+        outputs,
     )
 
 
 def _smoothed(
     graph: Writer,
     whole: str,
-    finest: tuple[int, int],
-    onto: tuple[int, int],
-    sigma: float,
-    roi: NDArray[np.bool_] | None,
+    smooth: tuple[NDArray[np.float64], NDArray[np.float64]],
+    weights: NDArray[np.float64] | None,
 ) -> str:
-    """Distances ``[H * W]`` of the finest grid brought to ``[1, *onto]``, and smoothed there.
+    """Distances ``[H * W]`` of the finest grid, smoothed: ``[1, h, w]``.
 
-    With a region of interest each place is the mean of inspected cells alone, and 0 outside.
+    Parameters
+    ----------
+    smooth
+        of rows ``[h, H]`` and of columns ``[w, W]``.
+    weights
+        :func:`fapm.memory.geometry.map_weights` ``[h, w]``, with a region of interest.
     """
-    rows, columns = (
-        geometry.smoothing_matrix(edge, pixels, sigma)
-        for edge, pixels in zip(finest, onto, strict=True)
-    )
-    smooth = graph.add("MatMul", graph.array(rows, np.float32), graph.reshape(whole, [1, *finest]))
+    rows, columns = smooth
+    cells = graph.reshape(whole, [1, rows.shape[1], columns.shape[1]])
     across = np.ascontiguousarray(columns.T, np.float32)
-    smooth = graph.add("MatMul", smooth, graph.array(across))
-    if roi is not None:
-        (inside,) = geometry.inside_cells(roi, [finest])
-        shown = roi if onto != finest else inside.reshape(finest)
-        weights = geometry.map_weights(shown, inside, (rows, columns))
-        smooth = graph.add("Mul", smooth, graph.array(weights, np.float32))
-    return str(smooth)
+    smoothed = graph.add("MatMul", graph.array(rows, np.float32), cells)
+    smoothed = graph.add("MatMul", smoothed, graph.array(across))
+    if weights is not None:
+        smoothed = graph.add("Mul", smoothed, graph.array(weights, np.float32))
+    return str(smoothed)
 
 
 def _aggregate(graph: Writer, features: str) -> str:
@@ -164,6 +178,16 @@ def _aggregate(graph: Writer, features: str) -> str:
             "AveragePool", features, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1
         )
     )
+
+
+def _side_by_side(graph: Writer, features: str, shape: tuple[int, int, int], layout: Layout) -> str:
+    """:func:`fapm.memory.patches.side_by_side`."""
+    if layout.tiles == 1:
+        return features
+    channels, *cells = shape
+    tiles = graph.reshape(features, [*layout.tiling, channels, *cells])
+    tiles = graph.add("Transpose", tiles, perm=[2, 0, 3, 1, 4])
+    return graph.reshape(tiles, [1, channels, *layout.side_by_side((cells[0], cells[1]))])
 
 
 def _concatenate(graph: Writer, features: list[str], shapes: Sequence[tuple[int, int, int]]) -> str:

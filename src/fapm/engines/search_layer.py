@@ -208,22 +208,32 @@ class Layer:
             halves.append(graph.add("Gather", flat, at_worst, axis=0))  # [R, n, K_b]
         half = halves[0] if len(halves) == 1 else graph.add("Concat", *halves, axis=2)
         # FAR where another bucket has the patch; the pads inside a bucket are FAR by themselves.
-        slots, elsewhere = self._candidates()  # K = sum of K_b
+        base, elsewhere = self._columns()
         if len(halves) > 1 or missing.any():
             mask = graph.array(elsewhere, np.float32)
             half = graph.add("Add", half, graph.add("Gather", mask, self._table(bucket, worst)))
-        copies, width = rows.shape[1], slots.shape[1]
+        copies, width = rows.shape[1], elsewhere.shape[1]  # K = sum of K_b
         if copies > 1:  # patches have centres and ranges of their own
             own = self._table(rows, worst)  # [R, n]
             norms = graph.add("Gather", graph.reshape(self.half_norms, [-1]), own, axis=0)
             half = graph.add("Add", half, graph.add("Unsqueeze", norms, graph.array([2])))
             areas = self._table(self.areas[rows // self.cells_per_patch], worst)  # [R, n, 1]
             half = graph.add("Mul", half, areas)
-        key = graph.add("Gather", graph.array(slots), self._table(patch, worst))  # [R, n, K]
-        half, key = (graph.reshape(value, [-1, copies * width]) for value in (half, key))
+        half = graph.reshape(half, [-1, copies * width])
         shortlist = min(max(SHORTLIST, 2 * count), copies * width)
         position = graph.top_of_many(half, (-1, copies * width), shortlist, largest=False)
-        key = graph.add("GatherElements", key, position, axis=1)  # [R, m]
+        # From the place in a row of products to the row of the bank: K tables would be larger than
+        # the keys themselves where there are thousands of patches.
+        near_half = graph.add("GatherElements", half, position, axis=1)  # [R, m]
+        present = graph.add("Less", near_half, graph.array(FAR**0.5, np.float32))
+        base_at, column = self._table(base[patch], worst), position  # [R, n], [R, m]
+        if copies > 1:
+            edge = graph.array(width, np.int64)
+            copy = graph.add("Div", position, edge)
+            column = graph.add("Sub", position, graph.add("Mul", copy, edge))
+            base_at = graph.add("GatherElements", base_at, copy, axis=1)
+        key = graph.add("Add", column, base_at)
+        key = graph.add("Where", present, key, graph.array(len(self._bank.keys), np.int64))
 
         channels = self._bank.keys.shape[1]
         absent = np.full((1, channels), _FAR_KEY, np.float32)
@@ -247,25 +257,25 @@ class Layer:
         """``values[rows]`` of a constant."""
         return str(self._graph.add("Gather", self._graph.array(values), rows, axis=0))
 
-    def _candidates(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _columns(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """What lies where in a row of products, all buckets side by side.
 
         Returns
         -------
-        int64 ``[P + 1, K]``, rows of the bank (or its length, where there is no key); and float64
-        ``[B + 1, K]``, 0 for the bucket's own columns, else :data:`FAR`. The last row of each
-        stands for no patch at all.
+        int64 ``[P + 1]``, what is added to a column to have the key's row in the bank; and float64
+        ``[B + 1, K]``, 0 for the bucket's own columns, else :data:`FAR`. The last of each stands
+        for no patch at all.
         """
         widths = [len(self._keys_of_patch[stop - 1]) for _, stop in self._cuts]
         starts = np.cumsum([0, *widths])
-        slots = np.full((self.patches + 1, starts[-1]), len(self._bank.keys), np.int64)
+        base = np.zeros(self.patches + 1, np.int64)
         elsewhere = np.full((len(widths) + 1, starts[-1]), FAR)
         for number, (start, stop) in enumerate(self._cuts):
             elsewhere[number, starts[number] : starts[number + 1]] = 0
-            for p in range(start, stop):
-                rows = self._keys_of_patch[p]
-                slots[p, starts[number] : starts[number] + len(rows)] = rows
-        return slots, elsewhere
+            base[start:stop] = [
+                keys[0] - starts[number] for keys in self._keys_of_patch[start:stop]
+            ]
+        return base, elsewhere
 
     def _fill(self, distances: str, kept: int) -> str:
         """A missing rank takes the last one present, as :func:`fapm.memory.scoring.fill_ranks`."""

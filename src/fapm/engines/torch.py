@@ -16,7 +16,9 @@ from fapm.graph import Graph
 
 def open_engine(fitted: Fitted, runtime: Runtime) -> TorchEngine:
     """The reference graph."""
-    graph = Graph(_restore(fitted.encoder), fitted.config, fitted.banks, fitted.frame_roi)
+    graph = Graph(
+        _restore(fitted.encoder), fitted.config, fitted.banks, fitted.frame_roi, fitted.layout
+    )
     return TorchEngine(graph, runtime)
 
 
@@ -36,7 +38,7 @@ class TorchEngine:
         self._graph = graph.to(self._device)
 
     def run(self, frames: Sequence[NDArray[np.uint8]]) -> Scored:
-        """Score frames, RGB uint8 ``[S, S, 3]`` each."""
+        """Score frames, RGB uint8 ``[h, w, 3]`` each."""
         with torch.inference_mode():
             scored = self._graph(torch.from_numpy(np.stack(frames)).to(self._device))
         return Scored(*(value.cpu().numpy() for value in scored))
@@ -53,7 +55,7 @@ class TorchEncoder:
         self._encoder = encoder.to(self._device)
 
     def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Per layer float32 ``[B, C, H, W]`` of frames RGB uint8 ``[S, S, 3]``."""
+        """Per layer float32 ``[B, C, H, W]`` of frames, or tiles, RGB uint8 ``[h, w, 3]``."""
         with torch.inference_mode():
             features = self._encoder(torch.from_numpy(np.stack(frames)).to(self._device))
         return [f.cpu().contiguous().numpy() for f in features]

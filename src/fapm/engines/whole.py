@@ -6,13 +6,26 @@ import onnx
 import onnx.compose
 
 from fapm.engines.search import write_search
+from fapm.engines.search_layer import SearchPrecision
 from fapm.fitted import Fitted
 
 
+def search_model(fitted: Fitted, precision: SearchPrecision = "fp32") -> onnx.ModelProto:
+    """Everything behind the encoder."""
+    return write_search(
+        fitted.banks,
+        fitted.config,
+        fitted.encoder.shapes,
+        precision,
+        fitted.frame_roi,
+        fitted.layout,
+    )
+
+
 def whole_model(fitted: Fitted) -> onnx.ModelProto:
-    """Encoder and search as one ONNX model, fp32; inputs and outputs as the search's."""
+    """Encoder and search of frames that are not cut, fp32; outputs as the search's."""
     encoder = onnx.load_from_string(fitted.encoder.files["encoder.onnx"])
-    search = write_search(fitted.banks, fitted.config, fitted.encoder.shapes, roi=fitted.frame_roi)
+    search = search_model(fitted)
     search.ir_version = encoder.ir_version
     names = [(output.name, output.name) for output in encoder.graph.output]
     return onnx.compose.merge_models(encoder, search, names)

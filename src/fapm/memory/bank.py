@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fapm.memory.geometry import cells_by_patch, neighbour_patches, patch_grid
+from fapm.memory.geometry import Grid, cells_by_patch, neighbour_patches, patch_grid
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class MemoryBank:
     height, width
         cells of the layer's feature map.
     grid
-        ``G``: patches along an edge.
+        ``G``: patches along an edge, or rows and columns of them.
     inside
         bool ``[H * W]``, the cells that are inspected; None: all. Patches without such a cell have
         no keys, unless the bank was memorised with more.
@@ -49,7 +49,7 @@ class MemoryBank:
     unit: float
     height: int
     width: int
-    grid: int
+    grid: Grid
     inside: NDArray[np.bool_] | None = None
 
     @property

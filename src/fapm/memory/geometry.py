@@ -5,21 +5,28 @@ NumPy alone, since whatever runs a detector needs it, with torch or without.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Patches along both edges of a map, or rows and columns of them.
+Grid: TypeAlias = "int | tuple[int, int]"
 
 # A pixel of the map that owes less than this share to inspected cells says nothing.
 _KNOWN = 1e-3
 
 
-def patch_of_cell(height: int, width: int, grid: int) -> NDArray[np.int64]:
+def patch_of_cell(height: int, width: int, grid: Grid) -> NDArray[np.int64]:
     """Number of the patch that each cell belongs to.
 
     Cell row ``y`` of ``H`` belongs to patch row ``floor(y G / H)``. Where ``G`` divides ``H`` these
     are the paper's equal patches. Elsewhere patch heights differ by at most one cell, and no cell
-    is lost. A map with fewer cells than patches along an axis has one patch per cell there.
+    is lost. A map with fewer cells than patches along an axis has one patch per cell there. Of
+    ``R`` equal tiles one below the other, with ``R G`` rows of patches, no patch has cells of two.
 
     Returns
     -------
@@ -31,13 +38,14 @@ def patch_of_cell(height: int, width: int, grid: int) -> NDArray[np.int64]:
     return np.asarray(row[:, None] * columns + column[None, :], np.int64)
 
 
-def patch_grid(height: int, width: int, grid: int) -> tuple[int, int]:
+def patch_grid(height: int, width: int, grid: Grid) -> tuple[int, int]:
     """Rows and columns of patches on a map of ``height`` x ``width`` cells."""
-    return min(grid, height), min(grid, width)
+    rows, columns = (grid, grid) if isinstance(grid, int) else grid
+    return min(rows, height), min(columns, width)
 
 
 def cells_by_patch(
-    height: int, width: int, grid: int, inside: NDArray[np.bool_] | None = None
+    height: int, width: int, grid: Grid, inside: NDArray[np.bool_] | None = None
 ) -> list[NDArray[np.int64]]:
     """Per patch, the numbers ``y * W + x`` of its cells, int64 ``[V]``, ascending.
 
@@ -49,8 +57,10 @@ def cells_by_patch(
     patch = patch_of_cell(height, width, grid).ravel()
     if inside is not None:
         patch = np.where(inside, patch, -1)
-    rows, columns = patch_grid(height, width, grid)
-    return [np.flatnonzero(patch == p) for p in range(rows * columns)]
+    patches = math.prod(patch_grid(height, width, grid))
+    order = np.argsort(patch, kind="stable")
+    bounds = np.searchsorted(patch[order], np.arange(patches + 1))
+    return [order[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
 def neighbour_patches(rows: int, columns: int, radius: int) -> list[list[int]]:
@@ -97,7 +107,10 @@ def upsample_index(
 
 
 def inside_cells(
-    roi: NDArray[np.bool_], sizes: Sequence[tuple[int, int]], upsampling: str = "nearest"
+    roi: NDArray[np.bool_],
+    sizes: Sequence[tuple[int, int]],
+    upsampling: str = "nearest",
+    coverage: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> list[NDArray[np.bool_]]:
     """Which cells are inspected where only a region of interest counts.
 
@@ -107,18 +120,23 @@ def inside_cells(
     Parameters
     ----------
     roi
-        bool ``[S, S]``, True inside, in the encoder's frame.
+        bool ``[h, w]``, True inside, in the frame.
     sizes
         height and width of each layer's map, in cells.
     upsampling
         as ``mode`` of :func:`upsample_index`.
+    coverage
+        :func:`coverage_matrix` of the finest map's rows ``[H, h]`` and columns ``[W, w]``; by
+        default its cells share the frame out evenly.
 
     Returns
     -------
     per layer bool ``[H * W]``
     """
     finest = max(sizes, key=lambda size: size[0] * size[1])
-    rows, columns = (_overlap(cells, edge) for cells, edge in zip(finest, roi.shape, strict=True))
+    rows, columns = coverage or [
+        coverage_matrix(cells, edge) for cells, edge in zip(finest, roi.shape, strict=True)
+    ]
     counted = np.flatnonzero(rows @ roi @ columns.T >= 0.5 - 1e-9)
     layers = []
     for size in sizes:
@@ -128,7 +146,7 @@ def inside_cells(
     return layers
 
 
-def _overlap(cells: int, pixels: int) -> NDArray[np.float64]:
+def coverage_matrix(cells: int, pixels: int) -> NDArray[np.float64]:
     """Share of each cell that each pixel of an edge covers, float64 ``[cells, pixels]``."""
     starts = np.arange(cells)[:, None] * pixels / cells
     pixel = np.arange(pixels)
@@ -149,13 +167,13 @@ def map_weights(
     Parameters
     ----------
     roi, inside
-        bool ``[S, S]``, and bool ``[H * W]`` of the finest map.
+        bool ``[h, w]`` where the map is, and bool ``[H * W]`` of the finest layer's cells.
     smooth
-        :func:`smoothing_matrix` of rows ``[S, H]`` and of columns ``[S, W]``.
+        :func:`smoothing_matrix` of rows ``[h, H]`` and of columns ``[w, W]``.
 
     Returns
     -------
-    float64 ``[S, S]``
+    float64 ``[h, w]``
     """
     rows, columns = smooth
     weight = rows @ inside.reshape(rows.shape[1], columns.shape[1]) @ columns.T
@@ -174,18 +192,36 @@ def smoothing_matrix(cells: int, pixels: int, sigma: float) -> NDArray[np.float6
     -------
     float64 ``[pixels, cells]``; every row sums to 1.
     """
-    centre = (np.arange(pixels) + 0.5) * cells / pixels - 0.5
-    centre = np.clip(centre, 0, cells - 1)
+    upsampling = interpolation_matrix(cells, (np.arange(pixels) + 0.5) * cells / pixels)
+    return upsampling if sigma == 0 else gaussian_matrix(pixels, sigma) @ upsampling
+
+
+def interpolation_matrix(cells: int, places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear interpolation between the centres of cells, flat beyond the outer ones.
+
+    Parameters
+    ----------
+    places
+        float64 ``[n]``, where to interpolate, in cells from the edge: cell ``i`` lies from ``i`` to
+        ``i + 1``.
+
+    Returns
+    -------
+    float64 ``[n, cells]``; every row sums to 1.
+    """
+    centre = np.clip(places - 0.5, 0, cells - 1)
     left = np.minimum(centre.astype(np.int64), max(cells - 2, 0))
     right = np.minimum(left + 1, cells - 1)
-    upsampling = np.zeros((pixels, cells))
-    rows = np.arange(pixels)
-    np.add.at(upsampling, (rows, left), 1 - (centre - left))
-    np.add.at(upsampling, (rows, right), centre - left)
-    if sigma == 0:
-        return upsampling
+    matrix = np.zeros((len(places), cells))
+    rows = np.arange(len(places))
+    np.add.at(matrix, (rows, left), 1 - (centre - left))
+    np.add.at(matrix, (rows, right), centre - left)
+    return matrix
 
-    reach = int(4 * sigma + 0.5)
+
+def gaussian_matrix(pixels: int, sigma: float) -> NDArray[np.float64]:
+    """A Gaussian along an edge, cut at 4 sigma, mirrored: float64 ``[pixels, pixels]``."""
+    rows, reach = np.arange(pixels), int(4 * sigma + 0.5)
     steps = np.arange(-reach, reach + 1)
     kernel = np.exp(-0.5 * (steps / sigma) ** 2)
     kernel /= kernel.sum()
@@ -194,4 +230,4 @@ def smoothing_matrix(cells: int, pixels: int, sigma: float) -> NDArray[np.float6
     source = np.where(source < pixels, source, 2 * pixels - 1 - source)
     gaussian = np.zeros((pixels, pixels))
     np.add.at(gaussian, (np.repeat(rows, len(steps)), source.ravel()), np.tile(kernel, pixels))
-    return gaussian @ upsampling
+    return gaussian

@@ -14,7 +14,7 @@ from torch import Tensor
 from fapm.errors import ConfigError
 from fapm.memory import coreset
 from fapm.memory.bank import MemoryBank
-from fapm.memory.geometry import cells_by_patch
+from fapm.memory.geometry import Grid, cells_by_patch
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def budgets(
     sizes: Sequence[tuple[int, int]],
     pictures: int,
     *,
-    grid: int,
+    grid: Grid,
     ratio: float,
     max_keys: int | None = None,
     inside: Sequence[NDArray[np.bool_] | None] | None = None,
@@ -91,7 +91,7 @@ def build_bank(
     *,
     height: int,
     width: int,
-    grid: int,
+    grid: Grid,
     sampling: str,
     distance_unit: str,
     far_threshold: float,

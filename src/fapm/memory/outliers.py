@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fapm.memory.geometry import cells_by_patch, neighbour_patches, patch_grid, upsample_index
+from fapm.memory.geometry import Grid, cells_by_patch, neighbour_patches, patch_grid, upsample_index
 
 # A cell is as far from normal as from this many other pictures on average: one alike is not enough
 # to make it normal, or two pictures with the same defect would hide each other.
@@ -60,7 +60,7 @@ def find_outliers(
     sizes: Sequence[tuple[int, int]],
     pictures: int,
     *,
-    grid: int,
+    grid: Grid,
     radius: int,
     coarse_upsampling: str,
     progress: Callable[[int, int], None] = lambda done, total: None,

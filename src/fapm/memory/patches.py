@@ -51,6 +51,28 @@ def concatenate_layers(features: list[Tensor]) -> Tensor:
     )
 
 
+def side_by_side(features: Tensor, tiling: tuple[int, int]) -> Tensor:
+    """The maps of a frame's tiles as one map.
+
+    Parameters
+    ----------
+    features
+        float ``[B * R * C, D, H, W]``, frame after frame, each with its tiles row by row.
+    tiling
+        ``R, C``.
+
+    Returns
+    -------
+    float ``[B, D, R * H, C * W]``
+    """
+    rows, columns = tiling
+    if rows * columns == 1:
+        return features
+    _, channels, height, width = features.shape
+    tiles = features.view(-1, rows, columns, channels, height, width)
+    return tiles.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, rows * height, columns * width)
+
+
 def patch_vectors(features: Tensor, patch: NDArray[np.int64]) -> Tensor:
     """Vectors of one patch, float ``[N * V, C]``, picture after picture.
 
