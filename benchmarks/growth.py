@@ -76,7 +76,7 @@ def fit_synthetic(pictures: int, config: Config, encoder: Encoder) -> tuple[Fitt
     blank = np.zeros((_PIXELS, _PIXELS, 3), np.uint8)
     with (
         patch.object(fitting, "open_encoder", lambda *_: Synthetic()),
-        patch.object(encoding, "aggregate", lambda raw, _: raw),
+        patch.object(encoding, "aggregate", lambda raw, *_: raw),
     ):
         start = time.perf_counter()
         fitted = fitting.fit([blank] * pictures, config, encoder, Runtime())

@@ -34,7 +34,7 @@ _RECENT = 0.1  # weight of a picture in the recent means
 # Below this an alarm ends. In an alarm all charts above it count: what follows from one cause
 # reaches the limit at different times.
 _OVER = LIMIT / 2
-# The light changed if most patches did by at least this share, and alike.
+# The light changed if most patches did by at least this share.
 _TYPICAL = 0.015
 _DARK = 10.0  # grey levels: of darker patches a relative change says little
 _FORMAT = 1
@@ -60,9 +60,9 @@ class DriftState:
     alarm
         whether what is seen has drifted.
     cause
-        ``camera``: the whole picture is displaced; ``light``: most patches became brighter or
-        darker together; ``lens``: patches lost or gained detail or brightness and stay so;
-        ``parts``: distances alone grew. None without an alarm.
+        ``light``: most patches became brighter or darker, and alike; ``camera``: the whole picture
+        is displaced; ``lens``: patches lost or gained detail or brightness and stay so; ``parts``:
+        distances alone grew. None without an alarm.
     patches
         numbers ``row * 7 + column`` of the patches that drifted, worst first.
     since, since_source
@@ -205,20 +205,28 @@ class DriftMonitor:
         )
 
     def _cause(self) -> Cause:
-        drifted = self._sums.max(axis=0) > _OVER
-        _, whole_brightness, whole_detail, x, y = drifted[3 * PATCHES :]
+        sums = self._sums.max(axis=0)
+        brightness, detail = sums[PATCHES : 3 * PATCHES].reshape(2, PATCHES)
+        _, whole_brightness, whole_detail, x, y = sums[3 * PATCHES :]
+        light = max(brightness.max(), whole_brightness)
+        camera = max(x, y)
+        # Distances are no cause: they grow with all others.
+        farthest = max(light, camera, detail.max(), whole_detail)
+        if light > _OVER and light > farthest / 2 and self._all_lit(brightness > _OVER):
+            return "light"
+        if camera > _OVER:
+            return "camera"
+        return "lens" if farthest > _OVER else "parts"
+
+    def _all_lit(self, drifted: NDArray[np.bool_]) -> bool:
+        """Whether most patches became brighter, or darker, and those that drifted no more so."""
         bright = slice(PATCHES, 2 * PATCHES)
         change = (self._recent - self.baseline.means)[bright]
         relative = change / (self.baseline.means[bright] + _DARK)
-        typical, mean = np.median(relative), relative.mean()
-        some = drifted[bright].any() or whole_brightness
-        if some and abs(typical) > _TYPICAL and typical * mean > mean**2 / 2:
-            return "light"
-        if x or y:
-            return "camera"
-        if whole_brightness or whole_detail or drifted[PATCHES : 3 * PATCHES].any():
-            return "lens"
-        return "parts"
+        typical = np.median(relative)
+        means = relative.mean(), relative[drifted].mean() if drifted.any() else relative.mean()
+        alike = all(typical * mean > mean**2 / 2 for mean in means)
+        return bool(alike and abs(typical) > _TYPICAL)
 
     def save(self, path: Path) -> None:
         """Write everything as JSON, for :meth:`resume`.
