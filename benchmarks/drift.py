@@ -38,7 +38,6 @@ LONG = 2_000
 BEFORE, AFTER = 100, 600  # pictures before a change, and to notice it in
 GRADUAL = 200  # pictures that a gradual change takes
 STEPS = 4  # in so many steps
-POOL = 40  # good pictures that are changed
 
 Picture = NDArray[np.uint8]
 Change = Callable[[Picture, float], Picture]  # of a frame, and how much of it: 0 .. 1
@@ -187,11 +186,9 @@ def main() -> None:
         )
         print("| change | sudden: delay; cause right at once, later; error of since | gradual |")
         print("|---|---|---|")
-        chosen = np.random.default_rng(0).permutation(len(frames))[:POOL]
-        some = [frames[i] for i in chosen]
         for case in CASES:
             levels = [
-                judged(detector, [case.change(f, step / STEPS) for f in some])
+                judged(detector, [case.change(f, step / STEPS) for f in frames])
                 for step in range(1, STEPS + 1)
             ]
             found = [noticed(baseline, case, good, bad, levels, g) for g in (False, True)]
