@@ -85,7 +85,9 @@ class Axis:
         places = (np.arange(self.shown) + 0.5) * self.pixels / self.shown
         blocks = []
         for start in self.starts:
-            depth = np.minimum(places - start, start + self.tile - places).clip(0)[:, None]
+            depth = np.minimum(places - start, start + self.tile - places)
+            # On a border where nothing overlaps, both tiles count, and not none.
+            depth = np.where(depth >= 0, depth.clip(1e-3), 0)[:, None]
             here = (places - start) * own / self.tile
             blocks.append(depth * geometry.interpolation_matrix(own, here))
         blended = np.concatenate(blocks, axis=1)
