@@ -410,6 +410,12 @@ def test_the_commonest_shape_counts_and_others_are_left_out() -> None:
     assert [failure.source for failure in detector.fitted_.skipped] == ["array 0"]
 
 
+def test_pictures_of_many_shapes_have_no_frame() -> None:
+    shapes = [scene(seed, height=80 + 10 * seed) for seed in range(6)]
+    with pytest.raises(ConfigError, match=r"many shapes \(1 of 6 like the commonest, 200 x 80 pi"):
+        fapm.fit(shapes, keep_aspect=True)
+
+
 def test_tiles_larger_than_the_pictures() -> None:
     with pytest.raises(ConfigError) as caught:
         fapm.fit(scenes(), tile=160)
