@@ -23,6 +23,7 @@ from fapm.config import Config
 from fapm.detector import Detector
 from fapm.encoders import create_encoder
 from fapm.engines import Runtime, open_encoder, open_engine, openvino
+from fapm.engines.whole import whole_model
 from fapm.errors import ConfigError, FapmError
 from fapm.frames import read_frame
 from fapm.layout import Axis, Layout, layout_of
@@ -372,24 +373,23 @@ def test_what_is_outside_a_region_cannot_raise_a_score() -> None:
     assert float(engine.run([inside]).scores[0]) == pytest.approx(fitted.score(inside), rel=1e-3)
 
 
-def test_tiles_outside_a_region_are_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_outside_a_region_are_not_encoded() -> None:
     region = np.zeros((144, 200), np.bool_)
     region[:60, :60] = True
-    looking = fapm.fit(scenes(10), **TILED).restrict(roi=region)
-    seen: list[int] = []
-    encode = openvino._Chain._first
-
-    def counted(chain: Any, request: Any, tile: Picture) -> Any:
-        seen.append(1)
-        return encode(chain, request, tile)
-
-    monkeypatch.setattr(openvino._Chain, "_first", counted)
-    assert looking.fitted_.layout.tiles == 12
-    assert looking.fitted_.inspected_tiles.tolist() == [True] * 2 + [False] * 2 + (
-        [True] * 2 + [False] * 6
-    )
-    looking.score(scene(20))
-    assert len(seen) == 4
+    looking = fapm.fit(scenes(10), **TILED).restrict(roi=region).fitted_
+    assert looking.layout.tiles == 12
+    assert np.flatnonzero(looking.inspected_tiles).tolist() == [0, 1, 4, 5]
+    encoder = openvino.read_frame_encoder(looking)
+    assert [output.shape[0] for output in encoder.outputs] == [4, 4]
+    whole = whole_model(looking)
+    (cut,) = [node for node in whole.graph.node if list(node.output) == ["tiles"]]
+    assert len(cut.input) == 4
+    (asked,) = [spotted(30, 20, 20)]
+    scores = [
+        float(open_engine(looking, Runtime(engine=engine)).run([asked]).scores[0])
+        for engine in ENGINES
+    ]
+    np.testing.assert_allclose(scores, scores[0], rtol=1e-3)
 
 
 def test_pictures_of_another_shape_are_reported_and_others_go_on(tiled: Detector) -> None:
@@ -408,6 +408,12 @@ def test_the_commonest_shape_counts_and_others_are_left_out() -> None:
     detector = fapm.fit([scene(0, height=100), *scenes()], **TILED, grid=2)
     assert detector.fitted_.layout.picture == (144, 200)
     assert [failure.source for failure in detector.fitted_.skipped] == ["array 0"]
+
+
+def test_pictures_of_many_shapes_have_no_frame() -> None:
+    shapes = [scene(seed, height=80 + 10 * seed) for seed in range(6)]
+    with pytest.raises(ConfigError, match=r"many shapes \(1 of 6 like the commonest, 200 x 80 pi"):
+        fapm.fit(shapes, keep_aspect=True)
 
 
 def test_tiles_larger_than_the_pictures() -> None:
@@ -465,9 +471,12 @@ def test_the_commands(tmp_path: Path) -> None:
     assert records[1]["score"] > 1.3 * records[0]["score"]
     (overlay,) = [p for p in (tmp_path / "seen").iterdir() if p.name.startswith("001")]
     assert images.read_size(overlay) is not None
-    exported = run_process("export", model, tmp_path / "graph")
-    assert exported.code == 2
-    assert "tile: other programs would have to cut each frame into tiles" in exported.err
+    for kind in ("openvino", "onnx"):
+        exported = run_process("export", model, tmp_path / kind, "--to", kind, "--pictures", new)
+        assert exported.code == 0, exported.err
+        described = json.loads((tmp_path / kind / "detector.json").read_text())
+        assert described["input"] == "frame: uint8 [1, 144, 200, 3], RGB"
+        assert described["resize"] == [144, 200]
 
 
 @pytest.mark.parametrize("command", ["audit", "compare", "benchmark"])

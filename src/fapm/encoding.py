@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from fapm.align import Aligner
 from fapm.config import Config
 from fapm.engines import EncoderRunner
-from fapm.engines.tiles import encode_tiles
 from fapm.errors import ImageError
 from fapm.frames import Frame, Picture, read_frame
 from fapm.graph import aggregate
@@ -106,9 +105,17 @@ def append_features(
         batches = [runner.features(frames)]
     else:  # frame by frame: the features of a large one are large themselves
         wanted = np.ones(layout.tiles, np.bool_) if inspected is None else inspected
-        batches = [
-            encode_tiles(lambda tile: runner.features([tile]), layout.cut(frame), wanted)
-            for frame in frames
-        ]
+        batches = [_encode_tiles(runner, layout.cut(frame), wanted) for frame in frames]
     for features in batches:
         spool.append(aggregate([torch.from_numpy(f) for f in features], config, layout.tiling))
+
+
+def _encode_tiles(
+    runner: EncoderRunner, tiles: Sequence[NDArray[np.uint8]], inspected: NDArray[np.bool_]
+) -> list[NDArray[np.float32]]:
+    """Per layer ``[T, C, H, W]`` of ``T`` tiles; zeros for those of which nothing is inspected."""
+    found = runner.features([tile for tile, seen in zip(tiles, inspected, strict=True) if seen])
+    whole = [np.zeros((len(tiles), *layer.shape[1:]), np.float32) for layer in found]
+    for layer, rows in zip(whole, found, strict=True):
+        layer[inspected] = rows
+    return whole

@@ -50,7 +50,7 @@ def export(
         Unknown ``kind``.
     EngineError
         The precision cannot be written in this format, its runtime is not installed, or frames are
-        registered, cut into tiles or made as bright as others before they are scored.
+        registered or made as bright as others before they are scored.
     OutputError
         ``folder`` cannot be written, or what was written scores otherwise.
     """
@@ -61,10 +61,6 @@ def export(
         raise EngineError(
             f"precision: a bundle fitted with {fitted.encoder.precision} cannot be exported to "
             f"{kind}; fit again with --precision {'fp32' if kind == 'onnx' else 'fp32 or int8'}"
-        )
-    if fitted.layout.tiles > 1:
-        raise EngineError(
-            "tile: other programs would have to cut each frame into tiles; fit again without --tile"
         )
     if fitted.alignment is not None:
         raise EngineError(
@@ -107,7 +103,7 @@ def describe(fitted: Fitted) -> dict[str, Any]:
 
     return {
         "input": f"frame: uint8 [1, {height}, {width}, 3], RGB",
-        "resize": [height, width] if config.keep_aspect else config.resize,
+        "resize": [height, width] if config.follows_pictures else config.resize,
         "crop": config.crop,
         "interpolation": fitted.encoder.spec.interpolation,
         "outputs": list(OUTPUTS),
@@ -139,7 +135,7 @@ def _write(fitted: Fitted, kind: str, folder: Path) -> Path:
         path.write_bytes(whole_model(fitted).SerializeToString())
         return path
     path = folder / "model.xml"
-    model = openvino.join(openvino.read_encoder(fitted.encoder), openvino.read_search(fitted))
+    model = openvino.join(openvino.read_frame_encoder(fitted), openvino.read_search(fitted))
     openvino.ov.save_model(model, path, compress_to_fp16=False)
     return path
 

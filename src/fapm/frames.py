@@ -133,7 +133,7 @@ def map_mask(mask: NDArray[np.bool_], config: Config, layout: Layout) -> NDArray
 
 
 def picture_size(pictures: Iterable[Picture]) -> tuple[int, int] | None:
-    """The commonest height and width of pictures; None where none can be read."""
+    """:func:`fapm.layout.usual_size` of pictures; None where none can be read."""
     sizes = (_size(picture) for picture in pictures)
     return usual_size([size for size in sizes if size is not None])
 

@@ -85,7 +85,9 @@ class Axis:
         places = (np.arange(self.shown) + 0.5) * self.pixels / self.shown
         blocks = []
         for start in self.starts:
-            depth = np.minimum(places - start, start + self.tile - places).clip(0)[:, None]
+            depth = np.minimum(places - start, start + self.tile - places)
+            # On a border where nothing overlaps, both tiles count, and not none.
+            depth = np.where(depth >= 0, depth.clip(1e-3), 0)[:, None]
             here = (places - start) * own / self.tile
             blocks.append(depth * geometry.interpolation_matrix(own, here))
         blended = np.concatenate(blocks, axis=1)
@@ -314,8 +316,23 @@ def require_plain(config: Config, command: str) -> None:
 
 
 def usual_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    """The commonest height and width of pictures, the first of several; None without pictures."""
-    return Counter(sizes).most_common(1)[0][0] if sizes else None
+    """The commonest height and width of pictures, the first of several; None without pictures.
+
+    Raises
+    ------
+    ConfigError
+        Half of the pictures or more are of another shape.
+    """
+    if not sizes:
+        return None
+    ((usual, _),) = Counter(sizes).most_common(1)
+    alike = sum(same_shape(usual, size) for size in sizes)
+    if 2 * alike <= len(sizes):
+        raise ConfigError(
+            f"tile, keep_aspect: the pictures are of many shapes ({alike} of {len(sizes)} like the "
+            f"commonest, {pixel_size(usual)} pixels), and frames have one; leave it out"
+        )
+    return usual
 
 
 def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:

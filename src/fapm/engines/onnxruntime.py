@@ -12,18 +12,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fapm.engines import OUTPUTS, Runtime, Scored
-from fapm.engines.tiles import encode_tiles
-from fapm.engines.whole import search_model, whole_model
+from fapm.engines.whole import whole_model
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
 
 
-def open_engine(fitted: Fitted, runtime: Runtime) -> OrtEngine | OrtTiles:
-    """The whole graph: encoder and search in one, or one behind the other where frames are cut."""
+def open_engine(fitted: Fitted, runtime: Runtime) -> OrtEngine:
+    """The whole graph: encoder and search in one."""
     with _one_line_errors():
-        if fitted.layout.tiles > 1:
-            search = search_model(fitted).SerializeToString()
-            return OrtTiles(fitted, search, runtime)
         return OrtEngine(whole_model(fitted).SerializeToString(), runtime)
 
 
@@ -48,16 +44,11 @@ class _Session:
         self.threads = runtime.threads or os.cpu_count() or 1
         self._session = ort.InferenceSession(model, options, providers=[*runtime.providers])
 
-    def _run(self, names: list[str] | None, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        called = [value.name for value in self._session.get_inputs()]
-        found: list[NDArray[Any]] = self._session.run(names, dict(zip(called, inputs, strict=True)))
-        return found
-
     def _outputs(
         self, frames: Sequence[NDArray[np.uint8]], names: list[str] | None
     ) -> list[NDArray[Any]]:
         """Outputs of all frames, stacked."""
-        each = [self._run(names, [frame[None]]) for frame in frames]
+        each = [self._session.run(names, {"frame": frame[None]}) for frame in frames]
         return list(map(np.concatenate, zip(*each, strict=True)))
 
 
@@ -67,30 +58,6 @@ class OrtEngine(_Session):
     def run(self, frames: Sequence[NDArray[np.uint8]]) -> Scored:
         """Score frames, RGB uint8 ``[h, w, 3]`` each."""
         return Scored(*self._outputs(frames, list(OUTPUTS)))
-
-
-class OrtTiles(_Session):
-    """:class:`fapm.engines.Engine` on ONNX Runtime, for frames that are cut into tiles."""
-
-    def __init__(self, fitted: Fitted, search: bytes, runtime: Runtime) -> None:
-        super().__init__(search, runtime)
-        self._encoder = OrtEncoder(fitted.encoder.files["encoder.onnx"], runtime)
-        self._layout, self._inspected = fitted.layout, fitted.inspected_tiles
-
-    def run(self, frames: Sequence[NDArray[np.uint8]]) -> Scored:
-        """Score frames, RGB uint8 ``[h, w, 3]`` each."""
-        each = [
-            self._run(
-                list(OUTPUTS),
-                encode_tiles(
-                    lambda tile: [*self._encoder.features([tile])],
-                    self._layout.cut(frame),
-                    self._inspected,
-                ),
-            )
-            for frame in frames
-        ]
-        return Scored(*map(np.concatenate, zip(*each, strict=True)))
 
 
 class OrtEncoder(_Session):

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from fapm.engines import OUTPUTS, Runtime, Scored
 from fapm.engines.quiet import import_quietly
 from fapm.engines.search_layer import SearchPrecision
-from fapm.engines.tiles import encode_tiles
+from fapm.engines.tiles import corners
 from fapm.engines.whole import search_model
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
-from fapm.layout import Layout
 
 ov: Any = import_quietly("openvino")
 
@@ -29,16 +28,14 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 def open_engine(fitted: Fitted, runtime: Runtime) -> OpenVinoEngine:
     """The whole graph: encoder and search in one."""
     with _one_line_errors():
-        encoder, precision = read_encoder(fitted.encoder), fitted.encoder.precision
+        encoder, precision = read_frame_encoder(fitted), fitted.encoder.precision
         head = read_search(fitted)
-        if precision == "bf16" or fitted.layout.tiles > 1:
+        if precision == "bf16":
             # Nothing behind the encoder may be rounded to bf16, and one graph has one precision.
-            # Tiles go through the encoder one by one: a batch of them leaves the CPU's cache.
-            behind = "fp32" if precision == "bf16" else precision
-            chain = [_compile(encoder, precision, runtime), _compile(head, behind, runtime)]
+            chain = [_compile(encoder, "bf16", runtime), _compile(head, "fp32", runtime)]
         else:
             chain = [_compile(join(encoder, head), precision, runtime)]
-        return OpenVinoEngine(chain, fitted.layout, fitted.inspected_tiles)
+        return OpenVinoEngine(chain)
 
 
 def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> OpenVinoEncoder:
@@ -75,33 +72,17 @@ class _Chain:
     def _run_one(self, frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
         requests = self._idle.get()  # each serves one thread at a time
         try:
-            values = self._first(requests[0], frame)
-            for request in requests[1:]:
-                values = _infer(request, values)
+            values: list[NDArray[Any]] = [frame[None]]
+            for request in requests:
+                request.infer(dict(enumerate(values)), share_inputs=True)
+                values = [tensor.data for tensor in request.output_tensors]
             return [np.array(value) for value in values]  # the request's own memory is used again
         finally:
             self._idle.put(requests)
 
-    def _first(self, request: Any, frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        return _infer(request, [frame[None]])
-
 
 class OpenVinoEngine(_Chain):
     """:class:`fapm.engines.Engine` on OpenVINO."""
-
-    def __init__(self, models: Sequence[Any], layout: Layout, inspected: NDArray[np.bool_]) -> None:
-        super().__init__(models)
-        self._layout, self._inspected = layout, inspected
-
-    def _first(self, request: Any, frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        if self._layout.tiles == 1:
-            return super()._first(request, frame)
-        encode = super()._first
-        return encode_tiles(
-            lambda tile: [np.array(value) for value in encode(request, tile)],
-            self._layout.cut(frame),
-            self._inspected,
-        )
 
     def run(self, frames: Sequence[NDArray[np.uint8]]) -> Scored:
         """Score frames, RGB uint8 ``[h, w, 3]`` each."""
@@ -116,11 +97,6 @@ class OpenVinoEncoder(_Chain):
         return list(map(np.concatenate, zip(*self._outputs(frames), strict=True)))
 
 
-def _infer(request: Any, values: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    request.infer(dict(enumerate(values)), share_inputs=True)
-    return [tensor.data for tensor in request.output_tensors]
-
-
 def read_encoder(encoder: FrozenEncoder) -> Any:
     """``openvino.Model`` of an encoder, not compiled."""
     files = encoder.files
@@ -128,6 +104,28 @@ def read_encoder(encoder: FrozenEncoder) -> Any:
         weights = np.frombuffer(files["encoder.bin"], np.uint8)
         return core().read_model(files["encoder.xml"], ov.Tensor(weights))
     return core().read_model(files["encoder.onnx"])
+
+
+def read_frame_encoder(fitted: Fitted) -> Any:
+    """:func:`read_encoder` of whole frames: where they are cut, their tiles one after the other."""
+    encoder, layout = read_encoder(fitted.encoder), fitted.layout
+    if layout.tiles == 1:
+        return encoder
+    ops, (height, width) = ov.opset13, layout.tile_shape
+    frame = ops.parameter([1, *layout.shape, 3], np.uint8)
+    tiles = [
+        ops.slice(frame, [top, left], [top + height, left + width], [1, 1], [1, 2])
+        for top, left in corners(layout, fitted.inspected_tiles)
+    ]
+    loop = ops.tensor_iterator()
+    loop.set_body(encoder)
+    every_row = (0, 1, 1, -1, 0)  # start, stride, size of a part, end, axis
+    loop.set_sliced_input(encoder.get_parameters()[0], ops.concat(tiles, 0).output(0), *every_row)
+    features = [
+        loop.get_concatenated_slices(result.output(0), *every_row)
+        for result in encoder.get_results()
+    ]
+    return ov.Model(features, [frame], "tiles")
 
 
 def read_search(fitted: Fitted) -> Any:

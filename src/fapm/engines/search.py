@@ -59,19 +59,21 @@ def write_search(
     Returns
     -------
     model with inputs ``features_0 ..`` float32 ``[T, C, H, W]``, a row for each of the frame's
-    tiles, and outputs :data:`OUTPUTS`: float32 ``[1]``, float32 ``[1, h, w]``, int64 ``[1]``,
-    float32 ``[1, L]``, int64 ``[1, L]``, as :class:`fapm.engines.Scored` describes them.
+    tiles of which anything is inspected, and outputs :data:`OUTPUTS`: float32 ``[1]``, float32
+    ``[1, h, w]``, int64 ``[1]``, float32 ``[1, L]``, int64 ``[1, L]``, as
+    :class:`fapm.engines.Scored` describes them.
     """
     graph, layout = Writer(), layout or layout_of(config)
     names = [f"features_{i}" for i in range(len(shapes))]
+    sizes = [(bank.height, bank.width) for bank in banks]
+    tiles = layout.inspected_tiles([bank.inside for bank in banks], sizes)
     features = [
-        _side_by_side(graph, _aggregate(graph, name), shape, layout)
+        _side_by_side(graph, _aggregate(graph, name), shape, layout, tiles)
         for name, shape in zip(names, shapes, strict=True)
     ]
     if not config.layer_wise:
         together = [(c, *layout.side_by_side((h, w))) for c, h, w in shapes]
         features = [_concatenate(graph, features, together)]
-    sizes = [(bank.height, bank.width) for bank in banks]
     finest = max(sizes, key=lambda size: size[0] * size[1])
     inspected = np.arange(finest[0] * finest[1])
     inside = None
@@ -142,7 +144,7 @@ def write_search(
     outputs = [(score, [1]), (maps, [1, *layout.map_shape]), (worst, [1])]
     outputs += [(distances, [1, len(layers)]), (keys, [1, len(layers)])]
     return graph.model(
-        [(name, [layout.tiles, *shape]) for name, shape in zip(names, shapes, strict=True)],
+        [(name, [int(tiles.sum()), *shape]) for name, shape in zip(names, shapes, strict=True)],
         outputs,
     )
 
@@ -180,11 +182,22 @@ def _aggregate(graph: Writer, features: str) -> str:
     )
 
 
-def _side_by_side(graph: Writer, features: str, shape: tuple[int, int, int], layout: Layout) -> str:
-    """:func:`fapm.memory.patches.side_by_side`."""
+def _side_by_side(
+    graph: Writer,
+    features: str,
+    shape: tuple[int, int, int],
+    layout: Layout,
+    inspected: NDArray[np.bool_],
+) -> str:
+    """:func:`fapm.memory.patches.side_by_side`, with zeros for tiles that were not encoded."""
     if layout.tiles == 1:
         return features
     channels, *cells = shape
+    if not inspected.all():
+        blank = graph.array(np.zeros((1, *shape)), np.float32)
+        features = graph.add("Concat", features, blank, axis=0)
+        rows = np.where(inspected, np.cumsum(inspected) - 1, inspected.sum())
+        features = graph.add("Gather", features, graph.array(rows), axis=0)
     tiles = graph.reshape(features, [*layout.tiling, channels, *cells])
     tiles = graph.add("Transpose", tiles, perm=[2, 0, 3, 1, 4])
     return graph.reshape(tiles, [1, channels, *layout.side_by_side((cells[0], cells[1]))])

@@ -7,6 +7,7 @@ import onnx.compose
 
 from fapm.engines.search import write_search
 from fapm.engines.search_layer import SearchPrecision
+from fapm.engines.tiles import tiled_onnx
 from fapm.fitted import Fitted
 
 
@@ -23,8 +24,10 @@ def search_model(fitted: Fitted, precision: SearchPrecision = "fp32") -> onnx.Mo
 
 
 def whole_model(fitted: Fitted) -> onnx.ModelProto:
-    """Encoder and search of frames that are not cut, fp32; outputs as the search's."""
+    """Encoder and search as one ONNX model, fp32; inputs and outputs as the search's."""
     encoder = onnx.load_from_string(fitted.encoder.files["encoder.onnx"])
+    if fitted.layout.tiles > 1:
+        encoder = tiled_onnx(encoder, fitted.encoder.shapes, fitted.layout, fitted.inspected_tiles)
     search = search_model(fitted)
     search.ir_version = encoder.ir_version
     names = [(output.name, output.name) for output in encoder.graph.output]
