@@ -20,7 +20,7 @@ from conftest import Command, Refusal
 from fapm import Detector
 from fapm.banks import layer_budgets
 from fapm.calibration import calibrate
-from fapm.errors import ConfigError, DatasetError, ImageError
+from fapm.errors import DatasetError, ImageError
 from fapm.forgetting import find_picture, key_total
 from fapm.memory.bank import MemoryBank
 from fapm.memory.coreset import MAX_SHARE, MIN_KEYS, key_count
@@ -408,17 +408,3 @@ def test_a_patch_of_one_picture_alone_cannot_be_forgotten() -> None:
     )
     with pytest.raises(DatasetError, match="array 1: a patch of the picture has no other keys"):
         held.forget("array 1")
-
-
-def test_regions_of_interest_are_refused_in_one_line() -> None:
-    """Patches without cells have no keys to extend; nobody must believe that they were."""
-    pictures = good_pictures()
-    left = np.zeros(pictures[0].shape[:2], np.bool_)
-    left[:, : left.shape[1] // 2] = True
-    config = fitted(pictures).config
-    detector = Detector(config).fit(pictures, roi=left)
-    for change in (lambda: detector.update(pictures[:1]), lambda: detector.forget("array 0")):
-        with pytest.raises(DatasetError, match="region of interest"):
-            change()
-    with pytest.raises(ConfigError, match="robust: does not go with a region"):
-        Detector(config.model_copy(update={"robust": True})).fit(pictures, roi=left)

@@ -13,6 +13,7 @@ from fapm.align import Aligner
 from fapm.config import Config
 from fapm.engines import EncoderRunner
 from fapm.errors import ImageError
+from fapm.fitted import Roi
 from fapm.frames import Frame, Picture, read_frame
 from fapm.graph import aggregate
 from fapm.images import Interpolation
@@ -35,12 +36,21 @@ def encode(
     spool: Spool,
     *,
     layout: Layout,
+    roi: Roi | None = None,
+    inspected: NDArray[np.bool_] | None = None,
     light: Light | None = None,
     aligner: Aligner | None = None,
     max_pixels: int,
     progress: Progress,
 ) -> tuple[list[Frame], list[Failure]]:
     """Features of what can be read into ``spool``; its frames without pixels, and the failures.
+
+    Parameters
+    ----------
+    roi
+        pictures of another shape than it was drawn on cannot be used.
+    inspected
+        as in :func:`append_features`.
 
     Raises
     ------
@@ -60,6 +70,7 @@ def encode(
             name=names[number],
             layout=layout,
             thumbnail=config.thumbnails,
+            roi=roi,
             light=light,
             aligner=aligner,
         )
@@ -74,7 +85,7 @@ def encode(
                 yield replace(frame, name=names[number])
 
     for batch in batched(usable(), BATCH):
-        append_features([frame.pixels for frame in batch], config, layout, runner, spool)
+        append_features([frame.pixels for frame in batch], config, layout, runner, spool, inspected)
         frames += [replace(f, pixels=np.empty((0, 0, 3), np.uint8)) for f in batch]
     if not frames:
         raise ImageError(

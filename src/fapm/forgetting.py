@@ -13,6 +13,7 @@ from fapm.calibration import calibrate
 from fapm.errors import DatasetError
 from fapm.fitted import Change, Fitted
 from fapm.memory.bank import MemoryBank
+from fapm.memory.geometry import cells_by_patch
 from fapm.memory.probe import score_factors
 
 
@@ -25,10 +26,9 @@ def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
     Raises
     ------
     DatasetError
-        There is no such picture, it is the only one, it alone stands for a patch, or the detector
-        has a region of interest.
+        There is no such picture, it is the only one, or it alone stands for a patch that is
+        inspected.
     """
-    refuse_region(fitted, "forget")
     position = find_picture(fitted.pictures, name)
     if len(fitted.pictures) == 1:
         raise DatasetError(f"{name}: is the only picture of this detector; fit on others instead")
@@ -77,21 +77,6 @@ def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
     )
 
 
-def refuse_region(fitted: Fitted, action: str) -> None:
-    """Patches without cells have no keys to extend or to take away.
-
-    Raises
-    ------
-    DatasetError
-        The detector has a region of interest.
-    """
-    if fitted.roi is not None:
-        raise DatasetError(
-            f"{action}: this detector inspects a region of interest and cannot be changed; fit "
-            "again with --roi"
-        )
-
-
 def find_picture(names: Sequence[str], wanted: str) -> int:
     """Position of a picture by its name in the bundle, or by the end of its path.
 
@@ -133,6 +118,7 @@ def _without(bank: MemoryBank, picture: int, name: str) -> MemoryBank:
     keep = ~gone
     owners = bank.pictures.copy()
     radii = bank.radii.copy()
+    cells = cells_by_patch(bank.height, bank.width, bank.grid, bank.inside)
     for patch in np.unique(np.searchsorted(bank.offsets, np.flatnonzero(gone), side="right") - 1):
         rows = np.arange(bank.offsets[patch], bank.offsets[patch + 1])
         if keep[rows].any():
@@ -143,15 +129,14 @@ def _without(bank: MemoryBank, picture: int, name: str) -> MemoryBank:
             # All pictures have these very vectors here: the keys are another's as well.
             keep[rows] = True
             owners[rows] = 0 if picture else 1
-        else:
+        elif len(cells[patch]):
             raise DatasetError(
                 f"{name}: a patch of the picture has no other keys; fit again without it"
             )
-    counts = np.add.reduceat(keep.astype(np.int64), bank.offsets[:-1])
     return replace(
         bank,
         keys=bank.keys[keep],
-        offsets=np.cumsum([0, *counts.tolist()]),
+        offsets=np.concatenate([[0], np.cumsum(keep)])[bank.offsets],
         pictures=owners[keep],
         cells=bank.cells[keep],
         radii=radii,

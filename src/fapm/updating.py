@@ -18,7 +18,7 @@ from fapm.calibration import Calibration, calibrate
 from fapm.encoding import encode
 from fapm.engines import Runtime, open_encoder
 from fapm.fitted import Change, Fitted
-from fapm.forgetting import finite_or_none, key_total, refuse_region
+from fapm.forgetting import finite_or_none, key_total
 from fapm.frames import Picture, picture_names
 from fapm.graph import Search
 from fapm.leave_one_out import score_pictures
@@ -60,15 +60,16 @@ def update(
         No picture could be read. Single unreadable ones are left out, and listed in ``skipped``.
     EngineError
         The engine is not installed, or cannot run what was fitted.
-    DatasetError
-        The detector has a region of interest.
     """
-    refuse_region(fitted, "update")
     config, old, alignment = fitted.config, len(fitted.pictures), fitted.alignment
-    layout = fitted.layout
+    layout, roi = fitted.layout, fitted.frame_roi
+    inside = [bank.inside for bank in fitted.banks]
     names = _free_names(pictures, fitted.pictures)
     runner = open_encoder(fitted.encoder, runtime)
-    with Spool(len(pictures), layout.grid(config.grid)) as spool, torch.inference_mode():
+    with (
+        Spool(len(pictures), layout.grid(config.grid), inside) as spool,
+        torch.inference_mode(),
+    ):
         frames, failures = encode(
             pictures,
             names,
@@ -77,16 +78,19 @@ def update(
             runner,
             spool,
             layout=layout,
+            roi=fitted.roi,
+            inspected=fitted.inspected_tiles,
             light=fitted.light,
             aligner=None if alignment is None else Aligner(alignment.template),
             max_pixels=max_pixels,
             progress=progress,
         )
         level = fitted.calibration.map_threshold
+        share = 1.0 if roi is None else float(layout.on_map(roi).mean())  # of the map
         before, shares = score_pictures(
-            Search(config, fitted.banks, layout=layout),
+            Search(config, fitted.banks, roi, layout),
             spool,
-            measure=lambda maps: (maps > level).double().mean(dim=(1, 2)),
+            measure=lambda maps: (maps > level).double().mean(dim=(1, 2)) / share,
         )
         more, full = _room(fitted, len(frames))
         for give_way in (False, True)[full:]:
@@ -102,7 +106,7 @@ def update(
                     )
                     for layer, bank in enumerate(fitted.banks)
                 ]
-            search = Search(config, banks, layout=layout)
+            search = Search(config, banks, roi, layout)
             scores, maxima = score_pictures(
                 search, spool, own=range(old, old + len(frames)), progress=progress
             )
@@ -153,20 +157,26 @@ def update(
 def _room(fitted: Fitted, new: int) -> tuple[list[list[int]], bool]:
     """Keys that ``new`` pictures bring, by layer and patch, and whether that is less than a fit's.
 
-    Then the budget is full, and keys have to give way.
+    Then the budget is full, and keys have to give way. So they have to where ``max_keys`` leaves no
+    room beside what is held, as a memory of more than is inspected may (:func:`fapm.roi.restrict`).
     """
+    inside = [bank.inside for bank in fitted.banks]
 
     def growth(**bounds: None) -> list[list[int]]:
         config = fitted.config.model_copy(update=bounds)
         sizes = [(bank.height, bank.width) for bank in fitted.banks]
-        before = layer_budgets(config, sizes, len(fitted.pictures), layout=fitted.layout)
-        after = layer_budgets(config, sizes, len(fitted.pictures) + new, layout=fitted.layout)
+        before, after = (
+            layer_budgets(config, sizes, count, inside, fitted.layout)
+            for count in (len(fitted.pictures), len(fitted.pictures) + new)
+        )
         return [
             [b - a for a, b in zip(one.shares, other.shares, strict=True)]
             for one, other in zip(before, after, strict=True)
         ]
 
-    more = growth()
+    more, most = growth(), fitted.config.max_keys
+    if most is not None and key_total(fitted.banks) + sum(map(sum, more)) > most:
+        more = [[0] * len(patches) for patches in more]
     return more, more != growth(budget_pictures=None, max_keys=None)
 
 

@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fapm.memory import coreset
@@ -39,10 +38,13 @@ def extend_bank(
     A patch's radius becomes a bound: no vector, old or new, is farther from its nearest key. (An
     old one whose key gave way has its old radius, and the way from that key to the next.)
 
+    Patches without a cell that is inspected stay as they are.
+
     Parameters
     ----------
     vectors
-        returns the vectors of a patch in the ``n`` new pictures, float32 ``[n * V, C]``.
+        returns the vectors of a patch in the ``n`` new pictures, float32 ``[n * V, C]``: those of
+        its ``V`` cells that are inspected. It is not called for a patch without any.
     more
         per patch, how many keys it gets on top of those it has.
     first
@@ -50,7 +52,8 @@ def extend_bank(
     sampling
         as in :class:`fapm.Config`.
     """
-    cells = cells_by_patch(bank.height, bank.width, bank.grid)
+    cells = cells_by_patch(bank.height, bank.width, bank.grid, bank.inside)
+    inspected = [patch for patch, own in enumerate(cells) if len(own)]
     held: list[int] = np.diff(bank.offsets).tolist()
     starts: list[int] = bank.offsets[:-1].tolist()
 
@@ -59,28 +62,38 @@ def extend_bank(
         return torch.cat([torch.from_numpy(old), vectors(patch)])
 
     coresets = [
-        coreset.GreedyCoreset(partial(candidates, patch), given=0 if replace else count)
-        for patch, count in enumerate(held)
+        coreset.GreedyCoreset(partial(candidates, patch), given=0 if replace else held[patch])
+        for patch in inspected
     ]
     if sampling == "equal-radius":
-        indices = _share_out(coresets, held, sum(held) + sum(more), cells, first, replace)
+        counts = [held[patch] for patch in inspected]
+        widths = [len(cells[patch]) for patch in inspected]
+        budget = sum(counts) + sum(more[patch] for patch in inspected)
+        indices = _share_out(coresets, counts, budget, widths, first, replace)
     else:
-        for chosen, count, extra in zip(coresets, held, more, strict=True):
-            chosen.extend(count + extra)
+        for chosen, patch in zip(coresets, inspected, strict=True):
+            chosen.extend(held[patch] + more[patch])
         indices = [c.indices for c in coresets]
 
+    orders = dict(zip(inspected, map(np.array, indices), strict=True))
     keys, pictures, numbers, radii = [], [], [], []
-    for patch, order in enumerate(map(np.array, indices)):
-        among, count = candidates(patch), held[patch]
-        keys.append(among[torch.from_numpy(order)])
+    for patch, count in enumerate(held):
         old = slice(starts[patch], starts[patch] + count)
+        if patch not in orders:
+            keys.append(torch.from_numpy(bank.keys[old]))
+            pictures.append(bank.pictures[old])
+            numbers.append(bank.cells[old])
+            radii.append(float(bank.radii[patch]))
+            continue
+        among, order = candidates(patch), orders[patch]
+        keys.append(among[torch.from_numpy(order)])
         width, fresh = len(cells[patch]), np.arange(len(among) - count)
         pictures.append(np.concatenate([bank.pictures[old], first + fresh // width])[order])
         numbers.append(np.concatenate([bank.cells[old], cells[patch][fresh % width]])[order])
         radii.append(_bound(among, keys[-1], count, float(bank.radii[patch])))
     return MemoryBank(
         keys=torch.cat(keys).numpy(),
-        offsets=np.cumsum([0, *map(len, indices)]),
+        offsets=np.cumsum([0, *map(len, pictures)]),
         pictures=np.concatenate(pictures),
         cells=np.concatenate(numbers),
         radii=np.array(radii, np.float32),
@@ -88,6 +101,7 @@ def extend_bank(
         height=bank.height,
         width=bank.width,
         grid=bank.grid,
+        inside=bank.inside,
     )
 
 
@@ -95,17 +109,17 @@ def _share_out(
     coresets: Sequence[coreset.GreedyCoreset],
     held: Sequence[int],
     budget: int,
-    cells: Sequence[NDArray[np.int64]],
+    widths: Sequence[int],
     first: int,
     replace: bool,
 ) -> list[list[int]]:
     """Equal-radius sampling of ``budget`` keys; the bounds are those of a fit on all pictures."""
     counts, limits = [], []
     least = min(coreset.MIN_KEYS, budget // len(coresets))
-    for chosen, count, own in zip(coresets, held, cells, strict=True):
+    for chosen, count, width in zip(coresets, held, widths, strict=True):
         chosen.extend(least if replace else count)
         counts.append(min(least if replace else count, len(chosen.indices)))
-        all_vectors = first * len(own) + chosen.size - count
+        all_vectors = first * width + chosen.size - count
         share = coreset.key_count(coreset.MAX_SHARE, all_vectors)
         limits.append(max(coreset.MIN_KEYS, count, share))
     return coreset.share_by_radius(coresets, counts, limits, budget)

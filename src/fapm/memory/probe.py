@@ -41,7 +41,8 @@ def probe_scores(
     """Leave-one-out image scores as far as keys can show them, float64 ``[N]``.
 
     Greedy keys are the vectors that lie far from others, so that a picture's worst cell is a key as
-    a rule. Its other cells count as the covering radius away from normal. Scored against a memory
+    a rule. Its other cells count as the covering radius away from normal. Only cells that
+    are inspected count. Scored against a memory
     before and after a change, the same probes tell by what factor the pictures' scores move.
 
     Parameters
@@ -57,9 +58,11 @@ def probe_scores(
     finest = max(sizes, key=lambda size: size[0] * size[1])
     unified = np.zeros((pictures, finest[0] * finest[1]))
     for known, bank, size in zip(probes, memory, sizes, strict=True):
-        reach = known.radii[patch_of_cell(*size, known.grid).ravel()] / known.unit  # [H W]
+        patches = patch_of_cell(*size, known.grid).ravel()  # [H W]
+        reach = known.radii[patches] / known.unit
         distances = np.tile(reach.astype(np.float64), (pictures, 1))  # [N, H W]
-        for patch, (_, searched) in enumerate(bank.search_sets(radius)):
+        for inspected, searched in bank.search_sets(radius):
+            patch = patches[inspected[0]]
             rows = slice(int(known.offsets[patch]), int(known.offsets[patch + 1]))
             owners, cells = known.pictures[rows], known.cells[rows]
             squared = _squared(known.keys[rows], bank.keys[searched])
@@ -68,7 +71,8 @@ def probe_scores(
             there = np.isfinite(nearest)
             distances[owners[there], cells[there]] = nearest[there]
         unified += distances[:, upsample_index(size, finest, coarse_upsampling)]
-    return np.asarray(unified.max(axis=1))
+    inside = probes[sizes.index(finest)].inside
+    return np.asarray(unified[:, slice(None) if inside is None else inside].max(axis=1))
 
 
 def _squared(queries: NDArray[np.float32], keys: NDArray[np.float32]) -> NDArray[np.float64]:
