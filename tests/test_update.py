@@ -318,7 +318,7 @@ def test_another_product_is_warned_of_and_a_failed_update_changes_nothing(tmp_pa
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     held.update([noise, good(20)])
     (warning,) = held.fitted_.history[0].warnings
-    assert warning.startswith("array 0 (2): much of the picture is far from normal")
+    assert warning.startswith("array 0 (2): much of what is inspected is far from normal")
 
 
 def test_pictures_set_aside_do_not_count() -> None:

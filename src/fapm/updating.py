@@ -222,7 +222,7 @@ def _warnings(
     said = []
     if foreign.any():
         said.append(
-            f"{_named(names, foreign)}: much of the picture is far from normal; another "
+            f"{_named(names, foreign)}: much of what is inspected is far from normal; another "
             "product, size, camera or light? If it should not be in: fapm forget"
         )
     if alarms.any():
