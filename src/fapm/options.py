@@ -108,7 +108,8 @@ def one_line_errors(command: Command) -> Command:
         try:
             command(*args, **kwargs)
         except FapmError as error:
-            print(f"fapm: {error}", file=sys.stderr)
+            line = str(error).replace("\n", " ")  # names of files may have anything in them
+            print(f"fapm: {line}", file=sys.stderr)
         except KeyboardInterrupt:
             print("fapm: interrupted; no unfinished file is left behind", file=sys.stderr)
         else:
