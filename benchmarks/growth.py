@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 
 from fapm import bundle, encoding, fitting, images
 from fapm.config import Config
-from fapm.datasets import list_images
 from fapm.encoders import Encoder, create_encoder
 from fapm.engines import Runtime, open_engine
 from fapm.fitted import Fitted
+from fapm.folders import list_images
 from fapm.frames import Picture
 
 SHAPES = ((40, 28, 28), (112, 14, 14))

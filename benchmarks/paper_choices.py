@@ -34,6 +34,7 @@ from fapm.engines import Runtime, open_encoder
 from fapm.frames import Frame, read_frame
 from fapm.freeze import freeze
 from fapm.graph import Search
+from fapm.masks import read_masks
 from fapm.memory import patches
 from fapm.memory.bank import MemoryBank
 from fapm.memory.coreset import distance_score
@@ -141,14 +142,14 @@ def encode(root: Path, config: Config) -> Encoded:
 
 
 def _masks(samples: Sequence[Sample], config: Config) -> NDArray[np.bool_] | None:
-    if not any(s.mask for s in samples):
+    if not any(s.masks for s in samples):
         return None
     edge = config.input_size
     masks = np.zeros((len(samples), edge, edge), np.bool_)
     for number, sample in enumerate(samples):
-        if sample.mask is not None:
+        if sample.masks:
             height, width = images.read_image(sample.path).shape[:2]
-            mask = images.read_mask(sample.mask, height, width)
+            mask = read_masks(sample.masks, height, width).inside
             masks[number] = images.prepare_mask(mask, config.resize, config.crop)
     return masks
 

@@ -26,7 +26,8 @@ from fapm.engines import EncoderRunner, Runtime, open_encoder
 from fapm.frames import Frame, read_frame
 from fapm.freeze import freeze
 from fapm.graph import Search, aggregate
-from fapm.images import prepare_mask, read_mask
+from fapm.images import prepare_mask
+from fapm.masks import read_masks
 from fapm.metrics import auroc
 from paper_choices import memorise
 
@@ -70,13 +71,13 @@ def row(
     labels = [sample.label for sample in samples]
     image = auroc(labels, [float(s.scores[0]) for s in scored])
     pixel = None
-    if any(sample.mask for sample in samples):
+    if any(sample.masks for sample in samples):
         maps = np.concatenate([s.maps.numpy() for s in scored])
         masks = np.zeros(maps.shape, np.bool_)
         for mask, sample in zip(masks, samples, strict=True):
-            if sample.mask is not None:
+            if sample.masks:
                 height, width = images.read_image(sample.path).shape[:2]
-                read = read_mask(sample.mask, height, width)
+                read = read_masks(sample.masks, height, width).inside
                 mask[:] = prepare_mask(read, config.resize, config.crop)
         pixel = auroc(masks, maps)
     return image, pixel, sum(bank.keys.nbytes for bank in banks) / 1e6

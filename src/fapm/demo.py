@@ -60,7 +60,7 @@ def load_solar_cells(seed: int) -> SolarCells:
         train=[images[i] for i in train],
         test=[images[i] for i, _ in test],
         samples=[
-            Sample(Path("cells", f"cell{i + 1:04d}.png"), label, None, ("good", "defect")[label])
+            Sample(Path("cells", f"cell{i + 1:04d}.png"), label, (), ("good", "defect")[label])
             for i, label in test
         ],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,12 +18,13 @@ from fapm.drift import DriftMonitor
 from fapm.engines import Engine, Runtime, open_engine, require_precision
 from fapm.errors import ConfigError, EngineError, ImageError, NotFittedError
 from fapm.fitted import Fitted
-from fapm.frames import Picture, picture_size, training_pictures
+from fapm.frames import Picture, picture_size
 from fapm.layout import layout_of
 from fapm.pipeline import Progress, Stages
 from fapm.prediction import Failure, Prediction
 from fapm.roi import Region, drawn_roi, restrict
 from fapm.streaming import judge_pictures
+from fapm.training import training_pictures
 
 
 class Detector:
@@ -134,7 +136,8 @@ class Detector:
         RoiError
             What is to be inspected cannot be read, or is nothing.
         """
-        pictures, _ = training_pictures(source if y is None else estimator.good_ones(source, y))
+        taken = training_pictures(source if y is None else estimator.good_ones(source, y))
+        pictures = taken.pictures
         try:
             from fapm import encoders, fitting
         except ImportError as error:
@@ -155,6 +158,7 @@ class Detector:
             progress=progress,
             remark=remark,
         )
+        fitted = replace(fitted, remarks=taken.lines + fitted.remarks)
         self._fitted, self._engine, self._aligner = fitted, None, None
         return self
 
@@ -202,7 +206,7 @@ class Detector:
         FapmError
             As :meth:`fit`. The detector is then what it was.
         """
-        pictures, _ = training_pictures(source)
+        taken = training_pictures(source)
         fitted = self.fitted_
         try:
             from fapm import updating
@@ -210,14 +214,16 @@ class Detector:
             raise EngineError(
                 f"update: {error.name} is not installed; type: pip install 'fapm[fit]'"
             ) from None
-        self._fitted = updating.update(
+        updated = updating.update(
             fitted,
-            pictures,
+            taken.pictures,
             self.runtime,
             when=when,
             max_pixels=self.max_pixels,
             progress=progress,
         )
+        said = tuple(f"update: {line}" for line in taken.lines)
+        self._fitted = replace(updated, remarks=updated.remarks + said)
         self._engine = None
         return self
 

@@ -13,6 +13,10 @@ class ImageError(FapmError, ValueError):
     """A picture cannot be used; the message names the file."""
 
 
+class MaskError(ImageError):
+    """A mask can be read, but does not say where its picture's defect is."""
+
+
 class RoiError(FapmError, ValueError):
     """A region of interest cannot be read, does not fit the pictures, or leaves nothing."""
 

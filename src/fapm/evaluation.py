@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from fapm import metrics
 from fapm.aupimo import Aupimo, aupimo
 from fapm.datasets import Sample
-from fapm.errors import ImageError
+from fapm.errors import ImageError, MaskError
 from fapm.frames import map_mask
-from fapm.images import read_mask
+from fapm.masks import read_masks
 from fapm.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class Evaluation:
         ground truth in the encoder's frame by position in ``samples``.
     mask_failures
         masks that could not be read; their pictures do not count in ``pixel``.
+    warnings
+        masks that are black or of another shape than their pictures, which do not count in
+        ``pixel``, and those that had to be cut at half of their range; a line each.
     inspect_ms_median
         median time from file to prediction, one picture at a time; None without predictions.
     """
@@ -58,6 +62,7 @@ class Evaluation:
     counts: metrics.Counts | None
     masks: dict[int, NDArray[np.bool_]]
     mask_failures: tuple[Failure, ...]
+    warnings: tuple[str, ...]
     inspect_ms_median: float | None
 
     @property
@@ -120,7 +125,7 @@ def judge(
     inspect_ms_median: float | None,
 ) -> Evaluation:
     """Compare the ``results`` of ``samples`` with what is known about them."""
-    masks, mask_failures = _read_masks(detector, samples, results)
+    masks, mask_failures, warnings = _read_masks(detector, samples, results)
     known = [
         (sample.label, result.score)
         for sample, result in zip(samples, results, strict=True)
@@ -141,25 +146,38 @@ def judge(
         counts=metrics.counts_at(labels, scores, detector.threshold_) if len(labels) else None,
         masks=masks,
         mask_failures=tuple(mask_failures),
+        warnings=tuple(warnings),
         inspect_ms_median=inspect_ms_median,
     )
 
 
 def _read_masks(
     detector: Detector, samples: Sequence[Sample], results: Sequence[Prediction | Failure]
-) -> tuple[dict[int, NDArray[np.bool_]], list[Failure]]:
+) -> tuple[dict[int, NDArray[np.bool_]], list[Failure], list[str]]:
     config, layout = detector.config, detector.fitted_.layout
-    masks, failures = {}, []
+    masks: dict[int, NDArray[np.bool_]] = {}
+    failures: list[Failure] = []
+    warnings: list[str] = []
+    graded: list[Path] = []
     for number, (sample, result) in enumerate(zip(samples, results, strict=True)):
-        if sample.mask is None or isinstance(result, Failure):
+        if not sample.masks or isinstance(result, Failure):
             continue
         try:
-            mask = read_mask(sample.mask, result.height, result.width)
+            mask = read_masks(sample.masks, result.height, result.width)
+        except MaskError as error:
+            warnings.append(f"{error}; till then its picture does not count in pixel metrics")
         except ImageError as error:
-            failures.append(Failure(str(sample.mask), str(error)))
+            failures.append(Failure(str(sample.masks[0]), str(error)))
         else:
-            masks[number] = map_mask(mask, config, layout)
-    return masks, failures
+            masks[number] = map_mask(mask.inside, config, layout)
+            if mask.graded:
+                graded.append(sample.masks[0])
+    if graded:
+        warnings.append(
+            f"{len(graded)} of {len(masks)} masks are JPEG or have more than 16 grey levels, e.g. "
+            f"{graded[0]}: what is brighter than half counts; save masks as PNG in black and white"
+        )
+    return masks, failures, warnings
 
 
 def _pixels(

@@ -15,7 +15,6 @@ from fapm import images
 from fapm.align import Aligner, Registration
 from fapm.appearance import Look, look
 from fapm.config import Config
-from fapm.datasets import list_images, load_dataset
 from fapm.errors import ImageError
 from fapm.fitted import Roi
 from fapm.layout import Layout, layout_of, usual_size
@@ -179,39 +178,6 @@ def readable_frames(
     if not frames:
         raise ImageError(f"no picture could be read; the first: {error}")
     return chosen, frames
-
-
-def training_pictures(source: object) -> tuple[list[Picture], str]:
-    """The pictures to fit on, and a message where something had to be understood.
-
-    Parameters
-    ----------
-    source
-        a folder (searched recursively; of a data set's folder only its training pictures are
-        taken), a picture file, a list of those, an array uint8 ``[N, H, W, 3]``, or any iterable
-        of paths and arrays uint8 ``[H, W, 3]`` or ``[H, W]``.
-
-    Raises
-    ------
-    DatasetError
-        No such folder, or no pictures in it.
-    """
-    if isinstance(source, (str, Path)):
-        if Path(source).is_dir() and (Path(source) / "train").is_dir():
-            dataset = load_dataset(Path(source))
-            return [sample.path for sample in dataset.train], dataset.message
-        return list(list_images(Path(source))), ""
-    if isinstance(source, np.ndarray):
-        return (list(source) if source.ndim == 4 else [source]), ""
-    if not isinstance(source, Iterable):
-        raise TypeError(f"expected a folder, paths or arrays, not {type(source).__name__}")
-    pictures: list[Picture] = []
-    messages = []
-    for item in source:
-        found, message = training_pictures(item)
-        pictures.extend(found)
-        messages.append(message)
-    return pictures, "; ".join(filter(None, messages))
 
 
 def picture_names(pictures: Sequence[Picture]) -> list[str]:

@@ -106,20 +106,29 @@ def read_size(path: str | Path) -> tuple[int, int]:
         raise ImageError(f"{path}: {reason}") from error
 
 
-def read_mask(path: str | Path, height: int, width: int) -> NDArray[np.bool_]:
-    """A defect mask: True wherever the picture at `path` is not exactly black.
+def read_levels(path: str | Path) -> tuple[NDArray[Any], bool]:
+    """What a mask shows: one number for each pixel, 0 where it is black.
+
+    Where all colours are black, the numbers of the palette count, or the transparency.
 
     Returns
     -------
-    ``bool [height, width]``, nearest neighbour when the file has another size.
+    ``[H, W]``: uint8 (the brightest channel), or what a file of 16 bits or of floats holds; and
+    whether the file is a JPEG, in which black is not exact.
 
     Raises
     ------
     ImageError
         As :func:`read_image`, except that every sample type is accepted.
     """
-    mask, _ = _decode(Path(path), MAX_PIXELS, _to_mask)
-    return resize_mask(mask, height, width)
+    formats = []
+
+    def convert(picture: Image.Image) -> NDArray[Any]:
+        formats.append(picture.format)
+        return _to_levels(picture)
+
+    levels, _ = _decode(Path(path), MAX_PIXELS, convert)
+    return levels, formats[0] in ("JPEG", "MPO")
 
 
 def as_image(array: object, name: str = "array") -> NDArray[np.uint8]:
@@ -350,10 +359,18 @@ def _to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
     return np.array(picture.convert("RGB"))
 
 
-def _to_mask(picture: Image.Image) -> NDArray[np.bool_]:
+def _to_levels(picture: Image.Image) -> NDArray[Any]:
     if picture.mode.startswith(("I", "F")):  # not by way of 8 bits: a 16-bit mask may count 0, 1, 2
-        return np.asarray(np.asarray(picture) != 0)
-    return np.asarray(_to_rgb(picture).any(axis=2))
+        return np.asarray(picture)
+    levels: NDArray[np.uint8] = _to_rgb(picture).max(axis=2)
+    if levels.any():
+        return levels
+    if picture.mode == "P":  # labels 0 and 1 with a palette that nobody filled
+        return np.asarray(picture)
+    if picture.has_transparency_data:  # drawn in black on nothing
+        alpha: NDArray[np.uint8] = np.asarray(picture.convert("RGBA"))[:, :, 3]
+        return alpha if alpha.min() < alpha.max() else levels
+    return levels
 
 
 def _sample_bits(picture: Image.Image) -> int:

@@ -37,7 +37,7 @@ def audit_command(
     quiet: Quiet = False,
 ) -> None:
     """Rank good pictures by how unlike the others they are: defects hide at the top."""
-    from fapm.frames import training_pictures
+    from fapm.training import training_pictures
 
     for target in (json_, csv):
         if target not in (None, "-"):
@@ -46,8 +46,9 @@ def audit_command(
         raise OutputError(f"--json and --csv both go to {json_}; name another file for one")
     if report is not None:
         make_directory(report)
-    pictures, message = training_pictures(good)
-    console.remark(quiet, message)
+    taken = training_pictures(good)
+    for line in taken.lines:
+        console.remark(quiet, line)
     try:
         from fapm.audit import audit
     except ImportError as error:
@@ -55,7 +56,7 @@ def audit_command(
             f"audit: {error.name} is not installed; type: pip install 'fapm[fit]'"
         ) from None
     with console.progress(quiet) as advance:
-        found = audit(pictures, config, runtime, max_pixels=max_pixels, progress=advance)
+        found = audit(taken.pictures, config, runtime, max_pixels=max_pixels, progress=advance)
     for failure in found.skipped:
         console.remark(quiet, f"left out: {failure.error}")
     rows = _rows(found)
@@ -71,7 +72,7 @@ def audit_command(
         from fapm.reports.audit import write_audit
 
         page = report / "report.html"
-        write_audit(page, found, pictures, max_pixels, top)
+        write_audit(page, found, taken.pictures, max_pixels, top)
         console.remark(quiet, f"report: {page}")
     if not {json_, csv} & {"-"}:
         for row in rows[:top]:

@@ -40,11 +40,12 @@ def benchmark_command(
             f"benchmark: {error.name} is not installed; type: pip install 'fapm[fit]'"
         ) from None
     from fapm.benchmark import benchmark, synthetic_pictures
-    from fapm.frames import training_pictures
+    from fapm.training import training_pictures
 
     if json_ not in (None, "-"):
         refuse_unwritable(Path(json_))
-    given = training_pictures(source)[0] if source else synthetic_pictures(pictures, config.seed)
+    made = () if source else synthetic_pictures(pictures, config.seed)
+    given = training_pictures(source).pictures if source else made
     if config.weights == "random":
         console.remark(quiet, "random weights: right for speed, meaningless for accuracy")
     with console.progress(quiet) as advance:

@@ -62,7 +62,7 @@ def compare_command(
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"timeout: {timeout:g} is not above 0 seconds")
     data = load_dataset(dataset, layout, category)
-    good = tuple(sample.path for sample in data.train if sample.label != 1)
+    good = data.good
     if not good:
         raise DatasetError(f"{dataset}: no good training pictures to fit on")
     if not data.test:

@@ -63,8 +63,7 @@ def evaluate_command(
             f"{dataset}: no test pictures in this {data.layout} layout; to judge pictures without "
             "labels type: fapm inspect SOURCE --model BUNDLE"
         )
-    good = [sample.path for sample in data.train if sample.label != 1]
-    if model is None and not good:
+    if model is None and not data.good:
         raise DatasetError(f"{dataset}: no good training pictures; name a bundle with --model")
     if json_ not in (None, "-"):
         refuse_unwritable(Path(json_))
@@ -75,11 +74,12 @@ def evaluate_command(
         console.remark(quiet, f"warning: {line}")
     from fapm.detector import Detector
     from fapm.evaluation import evaluate
+    from fapm.training import good_pictures
 
     fit_seconds = None
     if model is None:
         detector, fit_seconds = fit_detector(
-            good, config, runtime, max_pixels, quiet, roi=roi, ignore=ignore
+            good_pictures(data), config, runtime, max_pixels, quiet, roi=roi, ignore=ignore
         )
         bundle_bytes = _bundle_bytes(detector)
     else:
@@ -92,8 +92,11 @@ def evaluate_command(
         )
     figures = sinks.figures(data.name, detector, found, fit_seconds, bundle_bytes)
     if report is not None:
+        notes = (*data.warnings, *found.warnings)
         summary = {"data set": f"{data.name}: {data.message}"}
-        save_report(report, f"FAPM on {data.name}", detector, found, summary, data.warnings, quiet)
+        save_report(report, f"FAPM on {data.name}", detector, found, summary, notes, quiet)
+    for line in found.warnings:
+        console.remark(quiet, f"warning: {line}")
     for failure in found.failures:
         console.remark(quiet, f"failed: {failure.error}")
     if json_ == "-":

@@ -9,7 +9,7 @@ import typer
 
 from fapm import images
 from fapm.commands.shared import MaxPixels
-from fapm.datasets import list_images
+from fapm.folders import list_images
 from fapm.frames import readable_frames
 from fapm.options import one_line_errors
 

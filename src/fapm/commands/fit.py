@@ -29,13 +29,9 @@ def fit_command(
     quiet: Quiet = False,
 ) -> None:
     """Learn what good parts look like, and write a bundle."""
-    from fapm.frames import training_pictures
-
     refuse_unwritable(output)
-    pictures, message = training_pictures(good)
-    console.remark(quiet, message)
     detector, seconds = fit_detector(
-        pictures, config, runtime, max_pixels, quiet, roi=roi, ignore=ignore
+        good, config, runtime, max_pixels, quiet, roi=roi, ignore=ignore
     )
     detector.save(output)
     facts = f"{console.fit_facts(detector, seconds)}, {console.megabytes(output)}"

@@ -23,11 +23,12 @@ from fapm.commands.shared import (
     refuse_if_none_usable,
     save_report,
 )
-from fapm.datasets import Sample, list_images
+from fapm.datasets import Sample
 from fapm.drift import DriftMonitor
 from fapm.engines import Runtime
 from fapm.errors import ImageError, OutputError
 from fapm.files import make_directory, refuse_unwritable
+from fapm.folders import find_pictures, left_out
 from fapm.options import one_line_errors, runtime_options
 from fapm.pipeline import Stages
 from fapm.prediction import Failure, Prediction
@@ -68,8 +69,10 @@ def inspect_command(
     quiet: Quiet = False,
 ) -> None:
     """Judge pictures with a bundle."""
-    paths = [path for item in source for path in list_images(item)]
+    found = [find_pictures(item) for item in source]
+    paths = [path for each in found for path in each.pictures]
     _check_inspect_outputs(jsonl, csv, drift, overlays, report, paths)
+    console.remark(quiet, left_out(found))
     from fapm.detector import Detector
 
     detector = Detector.load(model, precision=precision, runtime=runtime, max_pixels=max_pixels)
@@ -123,7 +126,7 @@ def inspect_command(
     if report is not None:
         from fapm.evaluation import judge
 
-        samples = [Sample(path, None, None, "unknown") for path in paths]
+        samples = [Sample(path, None, (), "unknown") for path in paths]
         save_report(
             report, f"Inspection with {model.name}", detector, judge(detector, samples, kept, None),
             {"bundle": str(model)}, (), quiet,

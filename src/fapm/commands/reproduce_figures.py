@@ -80,7 +80,7 @@ def figures_command(
             if "4" in wanted:
                 with tolerant(f"figure 4 of {name}"):
                     detector = Detector(config, runtime=runtime, max_pixels=max_pixels)
-                    detector.fit(figure_data.good_pictures(data), progress=advance)
+                    detector.fit(data.good, progress=advance)
                     shown = figure_data.examples(detector, data)
                     figure = figures.figure4(shown, name)
                     written += figures.save(figure, output, f"figure4-{name}")

@@ -46,7 +46,7 @@ Report = Annotated[Path | None, typer.Option(help="folder for an HTML report")]
 
 
 def fit_detector(
-    pictures: Any,
+    source: Any,
     config: Config,
     runtime: Runtime,
     max_pixels: int,
@@ -56,12 +56,16 @@ def fit_detector(
     ignore: str | None = None,
 ) -> tuple[Detector, float]:
     from fapm.detector import Detector
+    from fapm.training import training_pictures
 
+    taken = training_pictures(source)
+    for line in taken.lines:
+        console.remark(quiet, line)
     detector = Detector(config, runtime=runtime, max_pixels=max_pixels)
     started = time.perf_counter()
     with console.progress(quiet) as advance:
         detector.fit(
-            pictures,
+            taken,
             roi=roi,
             ignore=ignore,
             progress=advance,
@@ -69,7 +73,8 @@ def fit_detector(
         )
     seconds = time.perf_counter() - started
     for note in detector.notes_:
-        console.remark(quiet, f"note: {note}")
+        if note not in taken.lines:  # those were said before the work
+            console.remark(quiet, f"note: {note}")
     return detector, seconds
 
 

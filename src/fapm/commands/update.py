@@ -37,16 +37,17 @@ def update_command(
 ) -> None:
     """Learn more good parts, without the old pictures."""
     from fapm.detector import Detector
-    from fapm.frames import training_pictures
+    from fapm.training import training_pictures
 
     refuse_unwritable(output or model)
-    pictures, message = training_pictures(good)
-    console.remark(quiet, message)
+    taken = training_pictures(good)
+    for line in taken.lines:
+        console.remark(quiet, line)
     detector = Detector.load(model, runtime=runtime, max_pixels=max_pixels)
     skipped = len(detector.fitted_.skipped)
     started = time.perf_counter()
     with console.progress(quiet) as advance:
-        detector.update(pictures, when=when, progress=advance)
+        detector.update(taken, when=when, progress=advance)
     for failure in detector.fitted_.skipped[skipped:]:
         console.remark(quiet, f"note: left out: {failure.error}")
     _finish(detector, output or model, time.perf_counter() - started, quiet)

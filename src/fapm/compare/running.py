@@ -26,7 +26,8 @@ from fapm.config import Config
 from fapm.datasets import Sample
 from fapm.errors import FapmError, ImageError
 from fapm.frames import Frame, read_frame
-from fapm.images import prepare_mask, read_mask
+from fapm.images import prepare_mask
+from fapm.masks import read_masks
 
 # The first pictures pay for what is made on first use.
 _WARM_UP = 2
@@ -175,10 +176,10 @@ def measure(name: str, build: Build, task: Task) -> Row:
 
 def _mask(sample: Sample, frame: Frame, config: Config) -> NDArray[np.bool_] | None:
     """Ground truth bool ``[S, S]`` in the encoder's frame; None where it is not known."""
-    if sample.mask is None:
+    if not sample.masks:
         return np.zeros(frame.pixels.shape[:2], np.bool_) if sample.label == 0 else None
     try:
-        mask = read_mask(sample.mask, frame.height, frame.width)
+        mask = read_masks(sample.masks, frame.height, frame.width)
     except ImageError:
         return None
-    return prepare_mask(mask, config.resize, config.crop)
+    return prepare_mask(mask.inside, config.resize, config.crop)

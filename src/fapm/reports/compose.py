@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fapm import images
 from fapm.detector import Detector
 from fapm.evaluation import Evaluation
+from fapm.masks import read_masks
 from fapm.prediction import Prediction
 from fapm.reports.heatmap import draw_inspected, thumbnails
 from fapm.reports.html import Report, ReportItem
@@ -49,8 +50,8 @@ def compose(
             else images.as_image(pictures[number])
         )
         mask = None
-        if number in evaluation.masks and sample.mask is not None:
-            mask = images.read_mask(sample.mask, result.height, result.width)
+        if number in evaluation.masks and sample.masks:
+            mask = read_masks(sample.masks, result.height, result.width).inside
         small, small_map, small_mask = thumbnails(picture, result.anomaly_map, mask)
         if result.inspected is not None:
             small = draw_inspected(small, result.inspected)

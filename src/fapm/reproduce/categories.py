@@ -151,7 +151,7 @@ def measure(job: Job, progress: Progress, remark: Callable[[str], None]) -> dict
         "keys": sum(len(bank.keys) for bank in detector.fitted_.banks),
         "n_train": len(detector.fitted_.pictures),
         "n_test": len(data.test),
-        "warnings": list(data.warnings),
+        "warnings": [*data.warnings, *found.warnings],
         "failed": [f.error for f in (*detector.fitted_.skipped, *found.failures)],
     }
 
@@ -162,7 +162,7 @@ def fingerprint(job: Job, data: Dataset) -> str:
     if job.config.weights is not None and Path(job.config.weights).is_file():
         settings["weights"] = _digest(Path(job.config.weights))
     samples = [*data.train, *data.test]
-    files = [*(s.path for s in samples), *(s.mask for s in samples if s.mask is not None)]
+    files = [*(s.path for s in samples), *(mask for s in samples for mask in s.masks)]
     named = [(file.relative_to(job.folder).as_posix(), _digest(file)) for file in files]
     text = json.dumps([__version__, settings, asdict(job.runtime), named])
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

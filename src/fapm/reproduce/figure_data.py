@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -25,6 +24,7 @@ from fapm.errors import DatasetError, ImageError
 from fapm.evaluation import evaluate
 from fapm.frames import Frame, read_frame
 from fapm.freeze import freeze
+from fapm.masks import read_masks
 from fapm.memory.coreset import GreedyCoreset
 from fapm.memory.geometry import patch_grid
 from fapm.memory.patches import aggregate
@@ -143,11 +143,6 @@ class Example:
     verdict: str
 
 
-def good_pictures(data: Dataset) -> list[Path]:
-    """The pictures to fit on."""
-    return [sample.path for sample in data.train if sample.label != 1]
-
-
 def measure(
     data: Dataset,
     settings: Mapping[str, Config],
@@ -165,7 +160,7 @@ def measure(
     FapmError
         As :meth:`fapm.Detector.fit`.
     """
-    good = good_pictures(data)
+    good = data.good
     detectors: dict[str, Detector] = {}
     aurocs: dict[str, float] = {}
     for number, (name, config) in enumerate(settings.items()):
@@ -220,7 +215,7 @@ def clusters(
     """
     encoder = create_encoder(config)
     runner = open_encoder(freeze(encoder, "fp32"), runtime)
-    good = good_pictures(data)
+    good = data.good
     read = partial(
         read_frame,
         config=config,
@@ -326,7 +321,8 @@ def _example(detector: Detector, sample: Sample) -> Example | None:
     try:
         prediction = detector.predict(sample.path)
         whole = images.read_image(sample.path, detector.max_pixels)
-        mask = None if sample.mask is None else images.read_mask(sample.mask, *whole.shape[:2])
+        height, width = whole.shape[:2]
+        mask = read_masks(sample.masks, height, width).inside if sample.masks else None
     except ImageError:
         return None
     picture, anomaly_map, mask = thumbnails(whole, prediction.anomaly_map, mask, _EDGE)
