@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fapm.datasets import LAYOUTS, Sample, list_images, load_dataset
+from fapm.datasets import LAYOUTS, Sample, load_dataset
 from fapm.errors import DatasetError
+from fapm.folders import list_images
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -108,7 +109,7 @@ def test_no_pictures(tmp_path: Path) -> None:
 def test_flat_folder(tmp_path: Path) -> None:
     dataset = load_dataset(touch(tmp_path / "parts", "1.png", "more/2.png"))
     assert (dataset.name, dataset.layout, dataset.test) == ("parts", "folder", ())
-    assert dataset.train[0] == Sample(tmp_path / "parts" / "1.png", None, None, "unknown")
+    assert dataset.train[0] == Sample(tmp_path / "parts" / "1.png", None, (), "unknown")
     assert dataset.message == "Folder layout: 2 training pictures"
     assert dataset.warnings == ()
 
@@ -118,19 +119,12 @@ def test_mvtec(mvtec: Path) -> None:
     assert (dataset.name, dataset.layout) == ("bottle", "mvtec")
     assert [sample.path.name for sample in dataset.train] == ["000.png", "001.png"]
     assert {(sample.label, sample.kind) for sample in dataset.train} == {(0, "good")}
-    mask = mvtec / "ground_truth" / "broken" / "001_mask.png"
+    masks = mvtec / "ground_truth"
     assert dataset.test == (
-        Sample(
-            mvtec / "test/broken/000.png", 1, mvtec / "ground_truth/broken/000_mask.png", "broken"
-        ),
-        Sample(mvtec / "test/broken/001.png", 1, mask, "broken"),
-        Sample(mvtec / "test/good/000.png", 0, None, "good"),
-        Sample(
-            mvtec / "test/scratch/000.png",
-            1,
-            mvtec / "ground_truth/scratch/000_mask.png",
-            "scratch",
-        ),
+        Sample(mvtec / "test/broken/000.png", 1, (masks / "broken/000_mask.png",), "broken"),
+        Sample(mvtec / "test/broken/001.png", 1, (masks / "broken/001_mask.png",), "broken"),
+        Sample(mvtec / "test/good/000.png", 0, (), "good"),
+        Sample(mvtec / "test/scratch/000.png", 1, (masks / "scratch/000_mask.png",), "scratch"),
     )
     assert dataset.message == (
         "MVTec layout: 2 training pictures, 4 test pictures (3 defects, 3 masks)"
@@ -148,7 +142,7 @@ def test_mpdd_is_the_same_tree_by_another_name(mvtec: Path) -> None:
 def test_mvtec_without_masks_or_test(tmp_path: Path) -> None:
     touch(tmp_path, "train/good/0.png", "test/bad/0.png")
     dataset = load_dataset(tmp_path)
-    assert [sample.mask for sample in dataset.test] == [None]
+    assert [sample.masks for sample in dataset.test] == [()]
     assert "1 test picture (1 defect, 0 masks)" in dataset.message
     assert dataset.warnings == ()
     (tmp_path / "test" / "bad" / "0.png").unlink()
@@ -180,11 +174,8 @@ def test_btad_masks_have_any_suffix(tmp_path: Path) -> None:
     assert [(sample.label, sample.kind) for sample in dataset.test] == [
         (1, "ko"), (1, "ko"), (0, "good"),
     ]  # fmt: skip
-    assert [sample.mask and sample.mask.name for sample in dataset.test] == [
-        "2.png",
-        "3.5.gif",
-        None,
-    ]
+    names = [[mask.name for mask in sample.masks] for sample in dataset.test]
+    assert names == [["2.png"], ["3.5.gif"], []]
     assert (
         dataset.message == "BTAD layout: 1 training picture, 3 test pictures (2 defects, 2 masks)"
     )
@@ -200,10 +191,10 @@ def test_visa(visa: Path, as_category: bool, layout: str) -> None:
         dataset = load_dataset(visa / "pcb1", layout)
     images = visa / "pcb1" / "Data" / "Images"
     assert (dataset.name, dataset.layout) == ("pcb1", "visa")
-    assert dataset.train == (Sample(images / "0.JPG", 0, None, "good"),)
+    assert dataset.train == (Sample(images / "0.JPG", 0, (), "good"),)
     assert dataset.test == (
-        Sample(images / "1.JPG", 0, None, "good"),
-        Sample(images / "2.JPG", 1, visa / "pcb1/Data/Masks/2.png", "defect"),
+        Sample(images / "1.JPG", 0, (), "good"),
+        Sample(images / "2.JPG", 1, (visa / "pcb1/Data/Masks/2.png",), "defect"),
     )
     assert dataset.message == "VisA layout: 1 training picture, 2 test pictures (1 defect, 1 mask)"
 
@@ -223,7 +214,7 @@ def test_csv(tmp_path: Path) -> None:
     assert (dataset.name, dataset.layout) == ("parts", "csv")
     assert [(s.label, s.kind) for s in dataset.train] == [(0, "good"), (None, "unknown")]
     assert [(s.label, s.kind) for s in dataset.test] == [(0, "good"), (1, "defect"), (1, "defect")]
-    assert [s.mask for s in dataset.test] == [None, tmp_path / "masks" / "3.png", None]
+    assert [s.masks for s in dataset.test] == [(), (tmp_path / "masks" / "3.png",), ()]
     assert dataset.message == "CSV layout: 2 training pictures, 3 test pictures (2 defects, 1 mask)"
     assert dataset.warnings == (f"1 defect without a mask, e.g. {tmp_path / 'pictures/4.png'}",)
 
@@ -233,7 +224,7 @@ def test_csv_with_paths_alone_and_as_excel_saves_it(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "p.csv", "image;label", "a, b.png;anomaly", encoding="utf-8-sig")
     assert [sample.label for sample in load_dataset(file).test] == [1]
     file = write_csv(tmp_path / "p.csv", "path", '"a, b.png"')
-    assert load_dataset(file).train == (Sample(tmp_path / "a, b.png", None, None, "unknown"),)
+    assert load_dataset(file).train == (Sample(tmp_path / "a, b.png", None, (), "unknown"),)
 
 
 def test_csv_with_short_long_and_index_columns(tmp_path: Path) -> None:
@@ -342,7 +333,7 @@ def test_named_layout_that_is_not_there(tmp_path: Path, layout: str, reason: str
 def test_half_a_data_set_is_not_taken_for_good_pictures(tmp_path: Path) -> None:
     touch(tmp_path, "train/0.png", "test/broken/0.png")
     with pytest.raises(
-        DatasetError, match=r"folder 'train', but neither train/good .* nor train/ok"
+        DatasetError, match=r"not every picture .* is a good one: it has a folder 'test'"
     ):
         load_dataset(tmp_path)
     assert len(load_dataset(tmp_path, "folder").train) == 2

@@ -19,7 +19,6 @@ from fapm.images import (
     prepare,
     prepare_mask,
     read_image,
-    read_mask,
     resize_image,
     restore_map,
 )
@@ -201,39 +200,6 @@ def test_map_is_not_faded_along_the_crop() -> None:
     restored = restore_map(np.ones((32, 32), np.float32), 200, 200, 64, 32)
     assert restored[50:150, 50:150].min() == 1
     assert restored.sum() == 100 * 100
-
-
-def test_mask_is_true_where_the_picture_is_not_black(tmp_path: Path) -> None:
-    mask = np.zeros((8, 8), np.uint8)
-    mask[2:4, 4:6] = 1
-    expected = mask > 0
-    Image.fromarray(mask).save(tmp_path / "grey.png")
-    Image.fromarray(mask.astype(np.uint16)).save(tmp_path / "deep.png")
-    Image.fromarray(mask.astype(np.float32)).save(tmp_path / "float.tif")
-    Image.fromarray(mask.astype(bool)).save(tmp_path / "bit.png")
-    Image.fromarray(mask[..., None] * np.array([0, 0, 255], np.uint8)).save(tmp_path / "blue.bmp")
-    indexed = Image.fromarray(mask)
-    indexed.putpalette([0, 0, 0, 128, 0, 0])
-    indexed.save(tmp_path / "palette.png")
-    for name in ("grey.png", "deep.png", "float.tif", "bit.png", "blue.bmp", "palette.png"):
-        found = read_mask(tmp_path / name, 8, 8)
-        assert found.dtype == np.bool_
-        np.testing.assert_array_equal(found, expected, err_msg=name)
-
-
-def test_mask_takes_the_size_of_its_picture(tmp_path: Path) -> None:
-    mask = np.zeros((8, 8), np.uint8)
-    mask[2:4, 4:6] = 255
-    Image.fromarray(mask).save(tmp_path / "mask.png")
-    found = read_mask(tmp_path / "mask.png", 16, 24)
-    assert found.shape == (16, 24)
-    assert found[4:8, 12:18].all()
-    assert found.sum() == 4 * 6
-
-
-def test_mask_errors_name_the_mask(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"none_mask\.png: no such file"):
-        read_mask(tmp_path / "none_mask.png", 8, 8)
 
 
 @given(height=sizes, width=sizes, frame=frames)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fapm import folder_names
-from fapm.errors import DatasetError
+from fapm.errors import CategoryError, DatasetError
 from fapm.folders import (
     Found,
     find_pictures,
@@ -188,10 +188,10 @@ def _refuse_several_categories(root: Path) -> None:
         raise _choose_category(root, names)
 
 
-def _choose_category(root: Path, names: Sequence[str]) -> DatasetError:
-    return DatasetError(
-        f"{root}: holds the categories {', '.join(names)}; choose one: name its folder, e.g. "
-        f"{root / names[0]}, or for a data set's figures type --category {names[0]}"
+def _choose_category(root: Path, names: Sequence[str]) -> CategoryError:
+    return CategoryError(
+        f"{root}: holds the categories {', '.join(names)}; choose one, e.g. --category {names[0]}",
+        names,
     )
 
 

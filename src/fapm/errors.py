@@ -1,5 +1,9 @@
 """What goes wrong on the user's side: one line, what to type instead, no traceback."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class FapmError(Exception):
     """Base of every error a user can cause and mend. Its message is one complete line."""
@@ -23,6 +27,14 @@ class RoiError(FapmError, ValueError):
 
 class DatasetError(FapmError, ValueError):
     """A folder or file list is not a data set that can be used."""
+
+
+class CategoryError(DatasetError):
+    """A folder holds several data sets, ``names`` below it; one has to be chosen."""
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 class EncoderError(FapmError):

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
+# split: pictures of a data set, which may be good or not. mask: no pictures of parts.
 Meaning = Literal["good", "bad", "split", "mask"]
 
 # In lower case, without what separates words, in the languages that data sets and plants use.
 _GOOD = """
     good ok normal pass passed io inordnung nominal healthy nondefective defectfree anomalyfree
-    nodefect gut gutteil gutteile gutbild gutbilder bon bons buono buoni bueno buenos 良品 正常 合格
+    nodefect nodefects accepted accept conforming gut gutteil gutteile gutbild gutbilder bon
+    bons buono buoni bueno buenos 良品 正常 合格
 """
 _BAD = """
-    bad ko ng nok nio notok notgood nogood nogo defect defects defective defectives defected
-    anomaly anomalies anomalous abnormal abnormals fail fails failed failure failures
-    fault faults faulty reject rejects rejected scrap error errors outlier outliers nonconforming
-    damaged schlecht schlechtteil schlechtteile schlechtbild schlechtbilder fehler fehlerhaft
-    fehlerteil fehlerteile fehlerbild fehlerbilder defekt defekte ausschuss mangel nichtinordnung
-    mauvais defaut défaut defauts défauts difetto difetti scarto malo malos defecto defectos
-    不良 不良品 异常 缺陷 次品 不合格
+    bad ko ng nok nio notok nichtok notgood nogood nogo def defect defects defective defectives
+    defected anomaly anomalies anomalous abnormal abnormals fail fails failed failure failures
+    fault faults faulty reject rejects rejected scrap error errors outlier outliers
+    nonconforming damaged schlecht schlechtteil schlechtteile schlechtbild schlechtbilder fehler
+    fehlerhaft fehlerteil fehlerteile fehlerbild fehlerbilder defekt defekte ausschuss mangel
+    nichtinordnung mauvais defaut défaut defauts défauts difetto difetti scarto malo malos
+    defecto defectos 不良 不良品 异常 缺陷 次品 不合格
 """
 _SPLIT = """
     train training trainset traindata trainval test tests testing testset testdata testpublic
-    testprivate val valid validation validate eval evaluation
+    testprivate val valid validation validate eval evaluation positive positives negative
+    negatives pos neg
 """
 _MASK = """
     groundtruth groundtruths gt gts mask masks label labels labelmask annotation annotations
@@ -48,8 +52,7 @@ def meaning(name: str) -> Meaning | None:
 
     The whole name counts, not a word in it: ``label printer`` is a product, ``test rig`` a place.
     """
-    words = re.findall(r"[^\W\d_]+", name.casefold())
-    return _WORDS.get("".join(word for word in words if word not in _NEUTRAL.split()))
+    return _WORDS.get("".join(word for word in _words(name) if word not in _NEUTRAL.split()))
 
 
 def label_of(text: str) -> int | None:
@@ -57,3 +60,25 @@ def label_of(text: str) -> int | None:
     if text in ("0", "1"):
         return int(text)
     return {"good": 0, "bad": 1}.get(meaning(text) or "")
+
+
+def contrast(names: Iterable[str]) -> tuple[str, str] | None:
+    """A good name and a bad one that are alike but for that: ``ok_front``, ``def_front``.
+
+    Digits do not count. None where there is no such pair.
+    """
+    good: dict[tuple[str, ...], str] = {}
+    bad: dict[tuple[str, ...], str] = {}
+    for name in names:
+        words = _words(name)
+        for position, word in enumerate(words):
+            rest = (*words[:position], *words[position + 1 :])
+            if _WORDS.get(word) == "good":
+                good.setdefault(rest, name)
+            elif _WORDS.get(word) == "bad":
+                bad.setdefault(rest, name)
+    return next(((name, bad[rest]) for rest, name in good.items() if rest in bad), None)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", name.casefold())

@@ -82,10 +82,10 @@ def walk(folder: Path) -> Files:
         seen.add(real)
         for entry in _entries(here):
             path = here / entry.name
-            if not is_directory(path):
-                files.append(path)
+            if entry.is_symlink():
+                (links if is_directory(path) else files).append(path)
             else:
-                (links if entry.is_symlink() else folders).append(path)
+                (folders if _is_folder(entry) else files).append(path)
     return Files(tuple(sorted(files, key=Path.as_posix)), tuple(upward))
 
 
@@ -177,6 +177,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return [entry for entry in entries if not is_skipped(entry.name)]
     except OSError as error:
         raise DatasetError(f"{folder}: cannot be read ({error.strerror})") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # whoever reads it says why
+        return False
 
 
 def _real(folder: Path) -> Path:

@@ -31,15 +31,14 @@ def good_folder(root: Path) -> Found:
     """
     found = find_pictures(root)
     folders = {path.parent.relative_to(root) for path in found.pictures}
-    reason = _mixed_folders(folders) or _masks_beside(found.pictures)
-    if reason:
+    if reason := _mixed_folders(folders):
         better = _good_ones(folders)
-        name = f", e.g. {root / better[0]}" if better else " itself"
-        raise DatasetError(
-            f"{root}: not every picture below it is a good one: {reason}; name the folder of good "
-            f"pictures{name}"
-        )
-    return found
+        advice = f"name the folder of good pictures{f', e.g. {root / better}' if better else ''}"
+    elif reason := _mixed_files(found.pictures):
+        advice = "name the good pictures themselves, or put the others into another folder"
+    else:
+        return found
+    raise DatasetError(f"{root}: not every picture below it is a good one: {reason}; {advice}")
 
 
 def mask_names(pictures: Iterable[Path]) -> list[Path]:
@@ -62,51 +61,67 @@ def _masked(mask: Path) -> Iterator[str]:
 def _mixed_folders(folders: Iterable[PurePath]) -> str:
     """Which folder shows that they are not all good; empty if none does."""
     holding = set(folders)
-    below = {folder for path in holding for folder in (path, *path.parents)} - {PurePath()}
-    for folder in sorted(below, key=lambda folder: (len(folder.parts), folder.as_posix())):
+    below = sorted(_with_parents(holding), key=lambda path: (len(path.parts), path.as_posix()))
+    for folder in below:
         kind = folder_names.meaning(folder.name)
         if kind in ("bad", "split", "mask"):
             return f"it has a folder {folder.as_posix()!r}"
-        if kind != "good":
-            continue
-        for other in sorted(below):
-            if other.parent == folder.parent and folder_names.meaning(other.name) != "good":
-                return f"it has {other.as_posix()!r} beside {folder.as_posix()!r}"
-        if folder.parent in holding:
-            return f"it has pictures beside the folder {folder.as_posix()!r}"
+        if kind == "good":
+            beside = [path for path in below if path.parent == folder.parent]
+            others = [path for path in beside if folder_names.meaning(path.name) != "good"]
+            if others:
+                return f"it has {others[0].as_posix()!r} beside {folder.as_posix()!r}"
+            if folder.parent in holding:
+                return f"it has pictures beside the folder {folder.as_posix()!r}"
+    return _contrast(below)
+
+
+def _with_parents(folders: Iterable[PurePath]) -> set[PurePath]:
+    return {folder for path in folders for folder in (path, *path.parents)} - {PurePath()}
+
+
+def _contrast(paths: Iterable[PurePath]) -> str:
+    """Two names in one folder that tell good from bad; empty if there are none."""
+    named = defaultdict(list)
+    for path in paths:
+        named[path.parent].append(path.stem)
+    for names in named.values():
+        if pair := folder_names.contrast(names):
+            return f"it has {pair[1]!r} beside {pair[0]!r}"
     return ""
 
 
-def _good_ones(folders: Iterable[PurePath]) -> list[PurePath]:
-    """Folders that are called good, and are not of a test; those for training first."""
-    called: set[PurePath] = set()
+def _good_ones(folders: Iterable[PurePath]) -> PurePath | None:
+    """The folder to name: one that is called good, rather of the training than of no split."""
+    found: list[tuple[bool, int, str]] = []
     for path in folders:
         kinds = [folder_names.meaning(part) for part in path.parts]
         if "good" in kinds and not {"bad", "mask"} & set(kinds):
-            called.add(PurePath(*path.parts[: kinds.index("good") + 1]))
-
-    def rank(folder: PurePath) -> tuple[int, int, str]:
-        splits = [part for part in folder.parts if folder_names.meaning(part) == "split"]
-        training = any(part.casefold().startswith("train") for part in splits)
-        return 0 if training else 2 if splits else 1, len(folder.parts), folder.as_posix()
-
-    return sorted(called, key=rank)
+            called = PurePath(*path.parts[: kinds.index("good") + 1])
+            training = any(part.casefold().startswith("train") for part in called.parts)
+            found.append((not training, len(called.parts), called.as_posix()))
+    return PurePath(min(found)[2]) if found else None
 
 
-def _masks_beside(pictures: Sequence[Path]) -> str:
-    """Which file shows that masks lie among the pictures; empty if none does."""
+def _mixed_files(pictures: Sequence[Path]) -> str:
+    """Which file shows that not all are pictures of good parts; empty if none does."""
     if masks := mask_names(pictures):
-        return f"{len(masks)} of its files are called like masks of others, e.g. {masks[0].name}"
+        return f"{_files(masks)} called like masks of others, e.g. {masks[0].name}"
+    if reason := _contrast(pictures):
+        return reason
     stems = defaultdict(list)
     for path in pictures:
         stems[path.with_suffix("")].append(path)
     # One pair is looked at: a camera may well write the same picture in two formats.
-    for pair in (paths for paths in stems.values() if len(paths) > 1):
-        masked = [_is_mask(path) for path in pair]
-        if any(masked) and not all(masked):
-            return f"{pair[masked.index(True)].name} looks like the mask of the picture beside it"
-        break
+    pair = next((paths for paths in stems.values() if len(paths) > 1), [])
+    masked = [_is_mask(path) for path in pair]
+    if any(masked) and not all(masked):
+        return f"{pair[masked.index(True)].name} looks like the mask of the picture beside it"
     return ""
+
+
+def _files(paths: Sequence[Path]) -> str:
+    return "1 file is" if len(paths) == 1 else f"{len(paths)} files are"
 
 
 def _is_mask(path: Path) -> bool:

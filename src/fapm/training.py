@@ -15,7 +15,7 @@ import numpy as np
 
 from fapm import folder_names
 from fapm.datasets import Dataset, load_dataset
-from fapm.errors import DatasetError
+from fapm.errors import CategoryError, DatasetError
 from fapm.folders import left_out, refuse_unusable
 from fapm.frames import Picture
 from fapm.good_folder import mask_names
@@ -53,8 +53,7 @@ def training_pictures(source: object) -> Taken:
         return source
     items = list(_flat(source))
     folders = [item for item in items if isinstance(item, Path) and is_directory(item)]
-    _refuse_mixed(folders)
-    data = {folder: load_dataset(folder) for folder in folders}
+    data = {folder: _load(folder) for folder in folders}
     pictures: list[Picture] = []
     for item in items:
         if not isinstance(item, Path):
@@ -65,7 +64,7 @@ def training_pictures(source: object) -> Taken:
             refuse_unusable(item)
             pictures.append(item)
     single = [item for item in items if isinstance(item, Path) and item not in data]
-    return _taken(pictures, _understood(data), data.values(), _called_masks(single))
+    return _taken(pictures, _understood(data), data.values(), _doubts(folders, single))
 
 
 def good_pictures(data: Dataset) -> Taken:
@@ -98,32 +97,29 @@ def _flat(source: object) -> Iterator[Picture]:
         raise TypeError(f"expected a folder, paths or arrays, not {type(source).__name__}")
 
 
-def _refuse_mixed(folders: Sequence[Path]) -> None:
-    """``fapm fit parts/*`` names good and bad folders at once; one that is named alone is meant."""
-    kinds = {folder: folder_names.meaning(folder.resolve().name) for folder in folders}
-    wrong = [folder for folder, kind in kinds.items() if kind in ("bad", "mask")]
-    if wrong and len(folders) > len(wrong):
+def _load(folder: Path) -> Dataset:
+    try:
+        return load_dataset(folder)
+    except CategoryError as error:  # an option chooses where there is one; here a folder does
         raise DatasetError(
-            f"{wrong[0]}: is called like a folder of pictures that are not good; leave it out"
-        )
+            f"{folder}: holds the categories {', '.join(error.names)}; name the folder of one, "
+            f"e.g. {folder / error.names[0]}"
+        ) from None
 
 
 def _understood(data: dict[Path, Dataset]) -> str:
-    """Which layouts were read, and which sub-folders were taken."""
+    """Which layouts were read, and which folders were taken."""
     parts = [each.message for each in data.values() if each.layout != "folder"]
-    plain = {folder: each for folder, each in data.items() if each.layout == "folder"}
     counts: Counter[str] = Counter()
-    for folder, each in plain.items():
-        for path in each.good:
-            inner = path.parent.relative_to(folder)
-            name = inner if len(data) == 1 else Path(folder.name, inner)
-            counts[name.as_posix() if inner.parts else ""] += 1
-    loose = counts.pop("", 0)
-    if counts:
-        named = [f"{name} ({count})" for name, count in sorted(counts.items())]
+    for folder, each in data.items():
+        if each.layout == "folder":
+            base = folder if len(data) == 1 else folder.parent
+            counts.update(path.parent.relative_to(base).as_posix() for path in each.good)
+    if set(counts) - {"."}:
+        counts["itself"] += counts.pop(".", 0)
+        named = [f"{name} ({count})" for name, count in sorted((+counts).items())]
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        also = f", {loose} directly" if loose else ""
-        parts.append(f"taken from sub-folders: {', '.join(named[:_NAMED])}{more}{also}")
+        parts.append(f"taken from the folders {', '.join(named[:_NAMED])}{more}")
     return "; ".join(parts)
 
 
@@ -197,9 +193,12 @@ def _digest(path: Path, limit: int) -> object:
         return path
 
 
-def _called_masks(pictures: Sequence[Path]) -> str:
-    """Files that were named one by one are taken as they are, but it is said."""
-    masks = mask_names(pictures)
-    if not masks:
+def _doubts(folders: Sequence[Path], files: Sequence[Path]) -> str:
+    """What was named itself is taken as it is; but ``fapm fit parts/*`` names whatever is there."""
+    wrong = [folder.name for folder in folders if folder_names.meaning(folder.name) == "bad"]
+    wrong += [path.name for path in mask_names(files)]
+    if pair := folder_names.contrast(path.stem for path in files):
+        wrong.append(pair[1])
+    if not wrong or len(folders) + len(files) == 1:
         return ""
-    return f"{len(masks)} of the files are called like masks of others, e.g. {masks[0].name}"
+    return f"learnt as good, though not called so: {', '.join(wrong[:_NAMED])}"
