@@ -132,6 +132,16 @@ def test_fit_on_a_data_set_takes_its_training_pictures_only(
     assert names == tuple(f"{number:03d}.png" for number in range(12))
 
 
+def test_inspect_says_what_it_left_out(run: Command, model: Path, tmp_path: Path) -> None:
+    parts.save(tmp_path / "0.png", parts.part(0))
+    for name in ("a.gif", "b.heic", "Thumbs.db", "@eaDir"):
+        (tmp_path / name).touch()
+    finished = run("inspect", tmp_path, "--model", model)
+    assert len(finished.out.splitlines()) == 1
+    said = "left out: 2 files of a format that is not read (1 .gif, 1 .heic)"
+    assert finished.err.splitlines()[0] == said
+
+
 TILES = ("keep_aspect", "tile", "overlap", "tile_scale")
 
 

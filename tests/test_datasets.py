@@ -182,6 +182,40 @@ def test_btad_masks_have_any_suffix(tmp_path: Path) -> None:
     assert dataset.warnings == ()
 
 
+def test_windows_writes_folders_as_it_likes(mvtec: Path) -> None:
+    expected = load_dataset(mvtec)
+    for folder in ("train/good", "test/good", "test/scratch", "train", "test", "ground_truth"):
+        path = mvtec / folder
+        path.rename(path.with_name(path.name.title()))
+        mvtec_now = load_dataset(mvtec)
+        assert (mvtec_now.message, mvtec_now.warnings) == (expected.message, ())
+        assert [s.label for s in mvtec_now.test if s.kind == "good"] == [0]
+
+
+def test_a_picture_may_have_several_masks(mvtec: Path) -> None:
+    touch(
+        mvtec / "ground_truth",
+        "broken/000.png", "broken/000_mask_1.png", "broken/001/000.png", "broken/001/001.png",
+    )  # fmt: skip
+    dataset = load_dataset(mvtec)
+    masks = {sample.path.name: sample.masks for sample in dataset.test if sample.kind == "broken"}
+    root = mvtec / "ground_truth" / "broken"
+    assert masks == {
+        "000.png": (root / "000.png", root / "000_mask.png", root / "000_mask_1.png"),
+        "001.png": (root / "001/000.png", root / "001/001.png", root / "001_mask.png"),
+    }
+    assert dataset.warnings == ()
+
+
+def test_a_tree_of_links(mvtec: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    for folder in ("train/good", "test/good", "test/broken", "test/scratch", "ground_truth/broken",
+                   "ground_truth/scratch"):  # fmt: skip
+        (linked / folder).parent.mkdir(parents=True, exist_ok=True)
+        (linked / folder).symlink_to(mvtec / folder)
+    assert load_dataset(linked).message == load_dataset(mvtec).message
+
+
 @pytest.mark.parametrize("as_category", [True, False])
 @pytest.mark.parametrize("layout", ["auto", "visa"])
 def test_visa(visa: Path, as_category: bool, layout: str) -> None:
@@ -232,6 +266,73 @@ def test_csv_with_short_long_and_index_columns(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "p.csv", ",path,label", "0,a.png", "1,b.png,1,surplus,cells")
     dataset = load_dataset(file)
     assert [sample.path.name for sample in (*dataset.train, *dataset.test)] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "start", "separator"),
+    [
+        ("utf-8", "", ","),
+        ("utf-8-sig", "", ";"),
+        ("utf-16", "", "\t"),
+        ("utf-8", "sep=;\n", ";"),
+        ("cp1252", "sep=;\n", ";"),
+        ("cp1252", "", "\t"),
+    ],
+)
+def test_csv_as_spreadsheets_save_it(
+    encoding: str, start: str, separator: str, tmp_path: Path
+) -> None:
+    touch(tmp_path, "Gehäuse/0, 1.png", "Gehäuse/2.png")
+    rows = [["path", "label"], ["Gehäuse\\0, 1.png", "NG"], ["Gehäuse\\2.png", "i.O."], ["", ""]]
+    lines = [separator.join(f'"{cell}"' for cell in row) for row in rows]
+    (tmp_path / "p.csv").write_bytes((start + "\r\n".join(lines) + "\r\n").encode(encoding))
+    dataset = load_dataset(tmp_path / "p.csv")
+    assert [(s.path.name, s.label) for s in dataset.train] == [("2.png", 0)]
+    assert [(s.path.name, s.label) for s in dataset.test] == [("0, 1.png", 1)]
+    assert dataset.warnings == ()
+
+
+@pytest.mark.parametrize("encoding", ["cp1250", "mac-roman", "utf-16-le", "shift-jis"])
+def test_csv_in_an_encoding_that_is_not_known(encoding: str, tmp_path: Path) -> None:
+    touch(tmp_path, "Gehäuse.png", "złącze.png", "部品.png", "a.png")
+    name = {"cp1250": "złącze", "shift-jis": "部品"}.get(encoding, "Gehäuse")
+    (tmp_path / "p.csv").write_bytes(f"path\na.png\n{name}.png\n".encode(encoding))
+    with pytest.raises(DatasetError, match=r"p\.csv: cannot be read .*; save it as 'CSV UTF-8'"):
+        load_dataset(tmp_path / "p.csv")
+
+
+def test_csv_in_windows_letters_where_no_path_has_any(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    write_csv(tmp_path / "p.csv", "path,remark", "a.png,Gehäuse", encoding="cp1252")
+    assert len(load_dataset(tmp_path / "p.csv").train) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [("0 good OK io i.O. Pass normal gut", 0), ("1 bad KO NG nio n.i.O. Fail defect anomalous", 1)],
+)
+def test_csv_labels_in_any_case_of_letters(words: str, label: int, tmp_path: Path) -> None:
+    names = [f"{number}.png" for number in range(len(words.split()))]
+    touch(tmp_path, *names)
+    lines = [f"{name},{word},test" for name, word in zip(names, words.split(), strict=True)]
+    dataset = load_dataset(write_csv(tmp_path / "p.csv", "path,label,split", *lines))
+    assert {sample.label for sample in dataset.test} == {label}
+
+
+def test_csv_with_several_rows_of_one_picture(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "m0.png", "m1.png", "b.png")
+    lines = ["path,label,split,mask", "a.png,ng,test,m0.png", "a.png,ng,test,m1.png"]
+    file = write_csv(tmp_path / "p.csv", *lines, "b.png,,train,", "b.png,,test,")
+    dataset = load_dataset(file)
+    masks = (tmp_path / "m0.png", tmp_path / "m1.png")
+    assert dataset.test[0] == Sample(tmp_path / "a.png", 1, masks, "defect")
+    assert dataset.warnings == (
+        f"1 line of a picture that another line has too; it counts once, e.g. {tmp_path / 'a.png'}",
+        f"1 picture both in train and in test, e.g. {tmp_path / 'b.png'}",
+    )
+    write_csv(file, *lines, "a.png,ok,test,")
+    with pytest.raises(DatasetError, match=r"line 4: .*a\.png has another label"):
+        load_dataset(file)
 
 
 def test_csv_oddities_are_reported_not_fatal(tmp_path: Path) -> None:

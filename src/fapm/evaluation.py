@@ -174,8 +174,8 @@ def _read_masks(
                 graded.append(sample.masks[0])
     if graded:
         warnings.append(
-            f"{len(graded)} of {len(masks)} masks are JPEG or have more than 16 grey levels, e.g. "
-            f"{graded[0]}: what is brighter than half counts; save masks as PNG in black and white"
+            f"masks that are JPEG or have more than 16 grey levels: {len(graded)} of {len(masks)}, "
+            f"e.g. {graded[0]}; of them what is brighter than half counts; better save masks as PNG"
         )
     return masks, failures, warnings
 

@@ -128,16 +128,24 @@ def _once(pictures: Sequence[Picture]) -> list[Picture]:
     seen: set[tuple[int, int]] = set()
     kept: list[Picture] = []
     for picture in pictures:
-        try:
-            file = None if not isinstance(picture, Path) else picture.stat()
-        except OSError:  # whoever reads it says why
-            file = None
-        if file is not None and (file.st_dev, file.st_ino) in seen:
+        file = _identity(picture)
+        if file in seen:
             continue
-        if file is not None:
-            seen.add((file.st_dev, file.st_ino))
         kept.append(picture)
+        if file is not None:
+            seen.add(file)
     return kept
+
+
+def _identity(picture: Picture) -> tuple[int, int] | None:
+    """Which file it is, whatever path leads there; None if nobody knows."""
+    if not isinstance(picture, Path):
+        return None
+    try:
+        file = picture.stat()
+    except OSError:  # whoever reads it says why
+        return None
+    return (file.st_dev, file.st_ino) if file.st_ino else None
 
 
 def _repeated(count: int) -> str:
