@@ -13,8 +13,9 @@ from fapm.folders import (
     Found,
     find_pictures,
     is_skipped,
-    only_pictures,
+    left_out,
     refuse_unusable,
+    sorted_out,
     walk,
 )
 from fapm.good_folder import good_folder
@@ -212,11 +213,11 @@ def _read_tree(root: Path, layout: str) -> Dataset:
 
     test_root = _below(root, "test") or root / "test"
     masks_root = _below(root, "ground_truth") or root / "ground_truth"
-    pictures = only_pictures(walk(test_root).files)
-    masks, unused = _match_masks(pictures, test_root, walk(masks_root).files, masks_root)
+    judged = sorted_out(walk(test_root))
+    masks, unused = _match_masks(judged.pictures, test_root, walk(masks_root).files, masks_root)
     test: list[Sample] = []
     strays: list[Path] = []
-    for path in pictures:
+    for path in judged.pictures:
         kind = path.relative_to(test_root).parts[0]
         if path.parent == test_root:
             strays.append(path)
@@ -231,8 +232,13 @@ def _read_tree(root: Path, layout: str) -> Dataset:
         test,
         _report("mask", unused, "without a picture"),
         _report("picture", strays, "left out, in test/ itself and not in test/KIND"),
+        _in_test(left_out([judged])),
         found=found,
     )
+
+
+def _in_test(line: str) -> str:
+    return f"in the test, {line}" if line else ""
 
 
 def _match_masks(
@@ -285,58 +291,69 @@ def _read_rows(
 ) -> Dataset:
     """Rows whose paths are relative to `base`; `guessed` as in :class:`fapm.tables.Table`."""
     splits: dict[str, dict[Path, Sample]] = {"train": {}, "test": {}}
-    lost: dict[str, list[Path]] = {"picture": [], "mask": []}
+    lost: list[Path] = []
+    lost_masks: list[Path] = []
     repeated: list[Path] = []
 
-    def located(what: str, cell: str) -> Path | None:
+    def found(cell: str, losses: list[Path]) -> Path | None:
         path = _located(base, cell)
         if is_file(path):
             return path
         if guessed and not cell.isascii():
             raise refuse_guess(file, cell)
-        lost[what].append(path)
+        losses.append(path)
         return None
 
     for row in rows:
         where = f"{file}, line {row.line}"
         label = _parse_label(row.cells.get("label", ""), where)
-        split = row.cells.get("split", "").lower() or ("test" if label == 1 else "train")
-        if split not in splits:
-            raise DatasetError(f"{where}: split {split!r} is unknown; write train or test")
-        path = located("picture", row.cells.get("path") or row.cells.get("image", ""))
+        samples = splits[_parse_split(row.cells.get("split", ""), label, where)]
+        path = found(row.cells.get("path") or row.cells.get("image", ""), lost)
         if path is None:
             continue
-        mask = located("mask", row.cells["mask"]) if row.cells.get("mask") else None
-        masks = () if mask is None or label == 0 else (mask,)
-        before = splits[split].get(path)
-        if before is not None:
+        mask = found(row.cells["mask"], lost_masks) if row.cells.get("mask") else None
+        masks: tuple[Path, ...] = () if mask is None or label == 0 else (mask,)
+        if path in samples:
             repeated.append(path)
-            if before.label != label:
-                raise DatasetError(f"{where}: {path} has another label than in a line before")
-            masks = tuple(dict.fromkeys((*before.masks, *masks)))
-        splits[split][path] = Sample(path, label, masks, _KINDS[label])
-    if len(lost["picture"]) == len(rows):
-        raise DatasetError(
-            f"{file}: not one of {_count(rows, 'picture')} exists, e.g. {lost['picture'][0]}"
-        )
+            masks = _more_masks(samples[path], label, masks, where)
+        samples[path] = Sample(path, label, masks, _KINDS[label])
+    if len(lost) == len(rows):
+        raise DatasetError(f"{file}: not one of {_count(rows, 'picture')} exists, e.g. {lost[0]}")
+    train, test = splits["train"], splits["test"]
     return _dataset(
         name,
         layout,
-        list(splits["train"].values()),
-        list(splits["test"].values()),
-        _report("picture", lost["picture"], "left out, no such file"),
-        _report("mask", lost["mask"], "left out, no such file"),
+        list(train.values()),
+        list(test.values()),
+        _report("picture", lost, "left out, no such file"),
+        _report("mask", lost_masks, "left out, no such file"),
         _report("line", repeated, "of a picture that another line has too; it counts once"),
-        _report(
-            "picture", splits["train"].keys() & splits["test"].keys(), "both in train and in test"
-        ),
+        _report("picture", train.keys() & test.keys(), "both in train and in test"),
     )
+
+
+def _more_masks(
+    before: Sample, label: int | None, masks: tuple[Path, ...], where: str
+) -> tuple[Path, ...]:
+    """The masks of a picture that has another line already."""
+    if before.label != label:
+        raise DatasetError(
+            f"{where}: {before.path} has another label in a line before; leave one of them out"
+        )
+    return tuple(dict.fromkeys((*before.masks, *masks)))
 
 
 def _located(base: Path, cell: str) -> Path:
     """The file that a cell names, also where it was written on Windows."""
     path = base / cell
     return path if is_file(path) else base / cell.replace("\\", "/")
+
+
+def _parse_split(text: str, label: int | None, where: str) -> str:
+    split = text.lower() or ("test" if label == 1 else "train")
+    if split not in ("train", "test"):
+        raise DatasetError(f"{where}: split {split!r} is unknown; write train or test")
+    return split
 
 
 def _parse_label(text: str, where: str) -> int | None:

@@ -103,17 +103,27 @@ def find_pictures(source: Path) -> Found:
     refuse_unusable(source)
     if is_file(source):
         return Found((source,), Counter())
-    found = walk(source)
-    pictures = only_pictures(found.files)
-    if not pictures:
-        count = len(found.files)
+    files = walk(source)
+    found = sorted_out(files)
+    if not found.pictures:
+        count = len(files.files)
         what = f"no picture among {count} file{'' if count == 1 else 's'}" if count else (
             "the folder is empty"
         )  # fmt: skip
         raise DatasetError(f"{source}: {what}; pictures end in {' '.join(IMAGE_SUFFIXES)}")
-    others = Counter(path.suffix.lower() or "no suffix" for path in found.files)
-    others.subtract(path.suffix.lower() for path in pictures)
-    return Found(tuple(pictures), +others, len(found.upward))
+    return found
+
+
+def sorted_out(files: Files) -> Found:
+    """Which files are pictures, by suffix, and how many others there are."""
+    pictures, others = [], Counter[str]()
+    for path in files.files:
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            pictures.append(path)
+        else:
+            others[suffix or "no suffix"] += 1
+    return Found(tuple(pictures), others, len(files.upward))
 
 
 def list_images(source: Path) -> list[Path]:
@@ -137,11 +147,6 @@ def left_out(found: Iterable[Found]) -> str:
     if upward:
         parts.append(f"{upward} link{'' if upward == 1 else 's'} to a folder above")
     return f"left out: {', '.join(parts)}" if parts else ""
-
-
-def only_pictures(files: Iterable[Path]) -> list[Path]:
-    """Files whose suffix is that of a picture."""
-    return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def is_skipped(name: str) -> bool:
