@@ -436,6 +436,42 @@ def test_what_takes_whole_pictures(knobs: dict[str, Any]) -> None:
         detector.fit(scenes(12), roi=None if knobs else "auto")
 
 
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"keep_aspect": True, "resize": 64, "augment": 1},
+        {"keep_aspect": True, "resize": 64, "robust": True},
+        {"keep_aspect": True, "resize": 64, "light": "gain"},
+        {"tile": 64, "augment": 1},
+        {"tile": 64, "light": "gain"},
+    ],
+    ids=lambda knobs: "-".join(knobs),
+)
+@pytest.mark.parametrize("shape", [(64, 112), (112, 64)], ids=["wide", "tall"])
+def test_frames_that_are_not_square_go_with(knobs: dict[str, Any], shape: tuple[int, int]) -> None:
+    detector = fapm.fit([scene(seed, *shape) for seed in range(8)], grid=2, **knobs)
+    assert detector.predict(scene(9, *shape)).anomaly_map.shape == shape
+
+
+@pytest.mark.parametrize("shape", [(60, 120), (120, 60)], ids=["wide", "tall"])
+def test_the_foreground_of_frames_that_are_not_square(shape: tuple[int, int]) -> None:
+    pictures = [np.full((*shape, 3), 30, np.uint8) for _ in range(6)]
+    for seed, picture in enumerate(pictures):
+        picture += np.random.default_rng(seed).integers(0, 8, picture.shape, np.uint8)
+        picture[shape[0] // 3 : 2 * shape[0] // 3, shape[1] // 3 : 2 * shape[1] // 3] += 150
+    detector = fapm.fit(pictures, keep_aspect=True, resize=64, roi="auto")
+    roi = detector.fitted_.frame_roi
+    assert roi is not None
+    assert roi.shape == detector.fitted_.layout.shape
+    assert roi[roi.shape[0] // 2, roi.shape[1] // 2]
+    assert not roi[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+    margin = 0.05 * min(roi.shape)
+    rows, columns = roi.any(axis=1).nonzero()[0], roi.any(axis=0).nonzero()[0]
+    for found, edge in ((rows, roi.shape[0]), (columns, roi.shape[1])):
+        assert abs(len(found) - (edge / 3 + 2 * margin)) <= 4
+    assert detector.predict(pictures[0]).anomaly_map.shape == shape
+
+
 def test_frames_are_read_as_they_are(tmp_path: Path) -> None:
     picture = scene(3)
     config = Config.create(**TILED)

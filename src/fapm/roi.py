@@ -130,6 +130,10 @@ class _Canvas(NamedTuple):
 
 
 def _read(region: Region, name: str, canvas: _Canvas) -> Roi:
+    if isinstance(region, str) and region == "auto":
+        raise RoiError(
+            f"{name}: auto is learned from the good pictures, by fapm fit --roi auto; name a file"
+        )
     if isinstance(region, np.ndarray):
         return _from_mask(region, name, canvas)
     if isinstance(region, Mapping):
