@@ -58,7 +58,7 @@ def check_shape(picture, expected):
     if expected is None:
         return
     (height, width), (high, wide) = picture.shape[:2], expected
-    if abs(height * wide / (width * high) - 1) >= SHAPE:
+    if abs(high * width / (wide * height) - 1) >= SHAPE:
         raise ValueError(f"{width} x {height} pixels are another shape than {wide} x {high}")
 
 

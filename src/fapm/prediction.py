@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from fapm.calibration import Verdict
 from fapm.images import crop_window, restore_map
+
+_LISTED = 5  # failures that have a line each
 
 
 class Box(NamedTuple):
@@ -80,6 +83,15 @@ class Failure:
 
     source: str
     error: str
+
+
+def summary(failures: Sequence[Failure]) -> list[str]:
+    """A few failures line by line, many in one."""
+    if len(failures) <= _LISTED:
+        return [failure.error for failure in failures]
+    return [
+        f"{len(failures)} pictures, which fapm info --json lists; the first: {failures[0].error}"
+    ]
 
 
 @dataclass(frozen=True)
