@@ -260,6 +260,12 @@ class Config(BaseModel):
         return self.resize if self.crop is None else self.crop
 
     @property
+    def seen(self) -> tuple[float, float]:
+        """Where a square frame begins along the picture's edges, and its extent, in shares."""
+        extent = self.input_size / self.resize
+        return (1 - extent) / 2, extent
+
+    @property
     def map_sigma(self) -> float:
         """Gaussian sigma in pixels of the frame."""
         return self.sigma if self.tile is not None else self.sigma * self.input_size / 224
