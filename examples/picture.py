@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 BITS, SAMPLES = 258, 339  # TIFF tags: bits of a sample, and whether it has a sign
+HIDDEN = 16  # alpha below it everywhere is a byte that nobody filled, and is ignored
 SHAPE = 0.1  # a picture's aspect ratio may differ by this share from that of the good ones
 
 
@@ -31,21 +32,21 @@ def read_picture(path):
         check_samples(picture)
         picture.load()
         upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I;16"):
+    if upright.mode.startswith("I"):
         grey = (np.asarray(upright) >> 8).astype(np.uint8)  # the high byte, whatever the content
         return np.repeat(grey[:, :, None], 3, axis=2)
     if not upright.has_transparency_data:
         return np.array(upright.convert("RGB"))
     rgba = np.array(upright.convert("RGBA"))
     colours, alpha = rgba[:, :, :3], rgba[:, :, 3:]
-    if not alpha.any():  # transparent everywhere: a fourth byte that nobody filled
+    if alpha.max() < HIDDEN:
         return np.ascontiguousarray(colours)
     return ((colours.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)  # over black
 
 
 def check_samples(picture):
     """Refuse samples without a fixed range, and TIFFs that libraries read in different ways."""
-    deep = picture.mode in ("I", "F")
+    deep = picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG")
     if picture.format == "TIFF":
         bits, kinds = picture.tag_v2.get(BITS, (1,)), picture.tag_v2.get(SAMPLES, (1,))
         deep = deep or not {*bits} <= {1, 8} or {*kinds} != {1}
@@ -67,7 +68,12 @@ def frame_of(picture, about):
     size = about["resize"]
     height, width = size if isinstance(size, list) else (size, size)
     method = getattr(Image.Resampling, about["interpolation"].upper())
-    resized = Image.fromarray(picture).resize((width, height), method, reducing_gap=3.0)
+    image = Image.fromarray(picture)
+    # Pictures far larger than frames are first averaged, by 2, 4, 8 ...
+    times = min(image.width // width, image.height // height)
+    if times > 1:
+        image = image.reduce(1 << (times.bit_length() - 1))
+    resized = image.resize((width, height), method)
     crop = about["crop"]
     if crop is None:
         return np.array(resized)

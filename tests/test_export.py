@@ -21,6 +21,7 @@ import fapm
 from conftest import Command, Refusal
 from fapm import export, images
 from fapm.errors import OutputError
+from fapm.frames import Frame, read_frame
 from stripes import DEFECT, defective, fitted, good, good_pictures
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -96,6 +97,25 @@ def test_the_examples_read_pictures_as_fapm_does(example: ModuleType, tmp_path: 
     blank = np.dstack([good(1), np.zeros((64, 64), np.uint8)])
     Image.fromarray(blank).save(tmp_path / "blank.png")
     np.testing.assert_array_equal(example.read_picture(tmp_path / "blank.png"), good(1))
+
+
+@pytest.mark.parametrize(("name", "options"), [("large.png", {}), ("large.jpg", {"quality": 95})])
+def test_the_examples_make_frames_of_large_pictures_as_fapm_does(
+    name: str, options: dict[str, Any], example: ModuleType, tmp_path: Path
+) -> None:
+    large = Image.fromarray(defective(1)).resize((700, 430), Image.Resampling.BICUBIC)
+    large.save(tmp_path / name, **options)
+    held = fitted(good_pictures(3)).fitted_
+    about = export.describe(held)
+    frame = example.read_frame(tmp_path / name, about)
+    ours = read_frame(
+        tmp_path / name, held.config, about["interpolation"], max_pixels=images.MAX_PIXELS
+    )
+    assert isinstance(ours, Frame)
+    difference = np.abs(frame.astype(int) - ours.pixels.astype(int))
+    # Within what averaging before the resize, and a JPEG that is decoded at a fraction, change.
+    assert difference.mean() < 2
+    assert difference.max() <= 12
 
 
 def test_the_examples_name_what_they_do_not_read(example: ModuleType, tmp_path: Path) -> None:
