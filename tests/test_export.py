@@ -103,7 +103,7 @@ def test_the_examples_read_pictures_as_fapm_does(example: ModuleType, tmp_path: 
 def test_the_examples_make_frames_of_large_pictures_as_fapm_does(
     name: str, options: dict[str, Any], example: ModuleType, tmp_path: Path
 ) -> None:
-    y, x = np.mgrid[:430, :700]
+    y, x = np.mgrid[:432, :704]
     waves = 128 + 60 * np.sin(x / 20) + 60 * np.cos(y / 15 + x / 90)
     large = Image.fromarray(np.repeat(waves[..., None], 3, axis=2).astype(np.uint8))
     large.save(tmp_path / name, **options)
