@@ -143,9 +143,15 @@ def test_copies_belong_to_their_picture() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.tuples(st.integers(0, 99), st.integers(0, 99)), count=st.integers(0, 4))
-def test_copies_are_repeatable_and_light(seed: tuple[int, int], count: int) -> None:
-    picture = good(0)
+@given(
+    seed=st.tuples(st.integers(0, 99), st.integers(0, 99)),
+    count=st.integers(0, 4),
+    shape=st.sampled_from([(64, 64), (40, 96), (96, 40)]),
+)
+def test_copies_are_repeatable_and_light(
+    seed: tuple[int, int], count: int, shape: tuple[int, int]
+) -> None:
+    picture = good(0, *shape)
     copies = augmented(picture, count, seed)
     assert len(copies) == count
     for copy, again in zip(copies, augmented(picture, count, seed), strict=True):
@@ -155,7 +161,36 @@ def test_copies_are_repeatable_and_light(seed: tuple[int, int], count: int) -> N
         assert abs(float(copy.mean()) - float(picture.mean())) < 0.08 * float(picture.mean())
 
 
+@pytest.mark.parametrize("shape", [(60, 200), (200, 60)])
+def test_copies_turn_about_the_middle_of_a_picture_of_any_shape(shape: tuple[int, int]) -> None:
+    height, width = shape
+    y, x = np.mgrid[:height, :width]
+    spot = 250 * np.exp(-((x - (width - 1) / 2) ** 2 + (y - (height - 1) / 2) ** 2) / 50)
+    picture = np.repeat(spot[..., None], 3, axis=2).round().astype(np.uint8)
+    for copy in augmented(picture, 20, (0, 0)):
+        weights = copy[..., 0].astype(np.float64)
+        weights[weights < 60] = 0
+        down = (weights * y).sum() / weights.sum() - (height - 1) / 2
+        right = (weights * x).sum() / weights.sum() - (width - 1) / 2
+        # A turn leaves the middle where it is: what is left is the shift, 2 % of each edge.
+        assert abs(down) <= 0.02 * height + 0.3
+        assert abs(right) <= 0.02 * width + 0.3
+
+
 # The command line
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--rotations", 4), ("--augment", 3), ("--robust",), ("--precision", "int8")],
+    ids=lambda option: option[0],
+)
+def test_the_audit_refuses_what_it_would_ignore(
+    refusal: Refusal, washers: Path, option: tuple[object, ...]
+) -> None:
+    line = refusal("audit", washers / "train" / "good", *option)
+    name = str(option[0]).removeprefix("--")
+    assert line == f"{name}: audit compares pictures as they are, in fp32; leave it out"
 
 
 def test_the_audit_ranks_a_hidden_defect_first(run: Command, tmp_path: Path) -> None:

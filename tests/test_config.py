@@ -280,6 +280,7 @@ def test_a_crop_larger_than_the_picture() -> None:
             {"tile": 64, "coarse_upsampling": "row-order"},
             "tile: does not go with coarse-upsampling; use either",
         ),
+        ({"tile": 64, "keep_aspect": True}, "tile: does not go with keep-aspect; use either"),
         (
             {"tile": 64, "resize": 512},
             "resize: tiles are cut from pictures as they are; use --tile-scale to shrink them",
@@ -308,6 +309,20 @@ def test_a_search_wider_than_the_grid(grid: int, radius: int) -> None:
 def test_contradictions_are_found_by_the_constructor_too() -> None:
     with pytest.raises(ValidationError, match="larger than resize"):
         Config(resize=64, crop=65)
+    with pytest.raises(ValidationError, match="tiles are cut from pictures as they are"):
+        Config(tile=64, resize=300)
+
+
+def test_tiles_replace_what_a_preset_resizes_to() -> None:
+    config = Config.create("accurate", tile=64)
+    assert (config.resize, config.ratio) == (Config().resize, Config.create("accurate").ratio)
+
+
+def test_what_bundles_held_beside_tiles_is_dropped() -> None:
+    held = {**dict(Config.create("accurate", tile=64)), "resize": 336, "keep_aspect": True}
+    assert Config.described(held) == Config.create("accurate", tile=64)
+    kept = Config.create("accurate", keep_aspect=True)
+    assert Config.described(dict(kept)) == kept
 
 
 def test_the_rate_of_false_positives_alone_can_be_raised() -> None:

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fapm.images import encode_jpeg
 from fapm.prediction import Box
 from fapm.reports.heatmap import (
     THUMBNAIL_EDGE,
     crop_around,
     decode_jpeg,
     draw_mask_contour,
-    encode_jpeg,
     overlay,
     thumbnails,
 )

@@ -54,9 +54,16 @@ def test_a_good_part_has_no_regions(detector: Detector) -> None:
     assert sum(len(p.regions) for p in quiet if p.verdict == "good") <= 1
 
 
-def prediction_of(frame_map: NDArray[np.float32], threshold: float) -> Prediction:
-    """A prediction with this anomaly map."""
+def prediction_of(
+    frame_map: NDArray[np.float32],
+    threshold: float,
+    size: tuple[int, int] | None = None,
+    resize: int | None = None,
+    roi: NDArray[np.bool_] | None = None,
+) -> Prediction:
+    """A prediction with this map of its frame, of a picture of the same size or another."""
     edge = len(frame_map)
+    height, width = size or (edge, edge)
     return Prediction(
         source="array",
         score=1.0,
@@ -65,11 +72,12 @@ def prediction_of(frame_map: NDArray[np.float32], threshold: float) -> Predictio
         threshold=2.0,
         map_threshold=threshold,
         frame_map=frame_map,
-        height=edge,
-        width=edge,
-        resize=edge,
-        crop=None,
+        height=height,
+        width=width,
+        resize=resize or edge,
+        crop=None if resize is None else edge,
         comparison=None,  # type: ignore[arg-type]
+        roi=roi,
     )
 
 
@@ -100,6 +108,75 @@ def test_regions_are_the_connected_parts_above_the_threshold(
         expected.append((-frame_map[inside].max(), *box, np.count_nonzero(inside)))
     assert count > 1
     assert [(-r.peak, r.x, r.y, r.width, r.height, r.area) for r in regions] == sorted(expected)
+
+
+def bilinear(
+    values: NDArray[np.float64], size: tuple[int, int], resize: int | None
+) -> NDArray[np.float64]:
+    """A map in a picture's own size, in float64; 0 where a centre crop of ``resize`` saw none."""
+    edge = len(values)
+    whole = resize or edge
+    places = [(np.arange(n) + 0.5) * whole / n - 0.5 - (whole - edge) // 2 for n in size]
+    grid = np.meshgrid(*places, indexing="ij")
+    restored = scipy.ndimage.map_coordinates(values, grid, order=1, mode="nearest")
+    seen = [(place >= -0.5) & (place < edge - 0.5) for place in grid]
+    return np.where(seen[0] & seen[1], restored, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "drawn"),
+    [
+        ((64, 64), None, False),
+        ((500, 333), None, False),
+        ((40, 23), None, False),
+        ((9, 300), None, True),
+        ((411, 640), 80, False),
+        ((411, 640), 81, True),
+    ],
+)
+@pytest.mark.parametrize("share", [0.55, 0.9, 0.998])
+def test_regions_in_a_pictures_own_size_are_those_of_its_whole_map(
+    size: tuple[int, int], resize: int | None, drawn: bool, share: float
+) -> None:
+    frame_map = np.abs(blobs(7))
+    threshold = float(np.quantile(frame_map, share))
+    roi = blobs(8) > -0.05 if drawn else None
+    prediction = prediction_of(frame_map, threshold, size, resize, roi)
+    whole = bilinear(frame_map.astype(np.float64), size, resize)
+    if roi is not None:
+        whole[bilinear(roi.astype(np.float64), size, resize) < 0.5] = 0
+    np.testing.assert_allclose(prediction.anomaly_map, whole, atol=1e-5)
+    labels, count = scipy.ndimage.label(whole > threshold, structure=np.ones((3, 3)))
+    regions = prediction.regions
+    assert len(regions) == count
+    unseen = set(range(1, count + 1))
+    for region in regions:
+        x, y = region.contour.T
+        (number,) = set(labels[y, x].tolist())
+        unseen.remove(number)
+        inside = labels == number
+        rows, columns = scipy.ndimage.find_objects(inside.astype(int))[0]
+        assert (region.y, region.height) == (rows.start, rows.stop - rows.start)
+        assert (region.x, region.width) == (columns.start, columns.stop - columns.start)
+        assert region.area == np.count_nonzero(inside)
+        assert region.peak == pytest.approx(whole[inside].max(), abs=1e-5)
+    assert not unseen
+    assert [-r.peak for r in regions] == sorted(-r.peak for r in regions)
+
+
+def test_a_map_below_its_threshold_is_not_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = prediction_of(blobs(3), 1e3, (20_000, 20_000))
+
+    def never(*arguments: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("fapm.prediction.restore_map", never)
+    assert quiet.regions == ()
+    spot = np.zeros((64, 64), np.float32)
+    spot[30, 40] = 2
+    (region,) = prediction_of(spot, 1.0, (6_400, 6_400)).regions
+    assert abs(region.x + region.width / 2 - 4050) <= 1
+    assert abs(region.y + region.height / 2 - 3050) <= 1
 
 
 def test_contours_lie_on_the_edge_of_their_regions() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fapm.errors import OutputError
+from fapm.images import encode_jpeg
 from fapm.prediction import Box
-from fapm.reports.heatmap import encode_jpeg
 from fapm.reports.html import MAX_PICTURES, Report, ReportItem, write_report
 
 NAN = float("nan")

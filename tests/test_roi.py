@@ -637,7 +637,11 @@ def test_black_masks_and_missing_files_are_refused(
     wide = parts.save(tmp_path / "wide.png", np.full((64, 128), 255, np.uint8))
     line = refusal(*inspect, "--roi", white, "--ignore", wide)
     assert "leave nothing" in line or "64 x 64 and of 128 x 64" in line
-    assert "no such file" in refusal(*inspect, "--roi", "auto")
+    for option in ("--roi", "--ignore"):
+        assert refusal(*inspect, option, "auto") == (
+            f"{option.removeprefix('--')}: auto is learned from the good pictures, by fapm fit "
+            "--roi auto; name a file"
+        )
 
 
 def test_a_region_of_another_shape_than_the_pictures(

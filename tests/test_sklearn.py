@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 import fapm
 import stripes
 from fapm import Config, Detector
+from fapm.config import PRESETS
 from fapm.engines import Runtime
 from fapm.errors import ConfigError, DatasetError, NotFittedError
 
@@ -133,6 +134,20 @@ def test_another_config_has_to_be_fitted_another_runtime_not() -> None:
     detector.set_params(config__sigma=2.0)
     with pytest.raises(NotFittedError, match="not fitted; call fit"):
         detector.score(pictures)
+
+
+def test_tiles_are_parameters() -> None:
+    tiled = Detector(Config.create(tile=64)).set_params(config__ratio=0.05)
+    assert (tiled.config.tile, tiled.config.ratio) == (64, 0.05)
+    for preset in PRESETS:
+        if preset != "paper":  # its crop does not go with tiles
+            made = Detector(Config.create(preset)).set_params(config__tile=64)
+            assert made.config == Config.create(preset, tile=64)
+            made.set_params(**made.get_params())
+            assert made.config == Config.create(preset, tile=64)
+    assert made.set_params(config__tile=None).config.resize == Config().resize
+    with pytest.raises(ConfigError, match="tiles are cut from pictures as they are"):
+        tiled.set_params(config__resize=300)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from fapm.engines import Runtime, open_encoder, open_engine, openvino
 from fapm.engines.whole import whole_model
 from fapm.errors import ConfigError, FapmError
 from fapm.frames import read_frame
-from fapm.layout import Axis, Layout, layout_of
+from fapm.layout import Axis, Layout, layout_of, usual_size
 from fapm.memory.geometry import patch_of_cell
 
 Picture = NDArray[np.uint8]
@@ -393,13 +393,13 @@ def test_tiles_outside_a_region_are_not_encoded() -> None:
 
 
 def test_pictures_of_another_shape_are_reported_and_others_go_on(tiled: Detector) -> None:
-    results = list(tiled.stream([scene(1), scene(1, height=150), scene(1, 288, 400)]))
+    results = list(tiled.stream([scene(1), scene(1, height=170), scene(1, 288, 400)]))
     assert isinstance(results[0], fapm.Prediction)
     assert isinstance(results[2], fapm.Prediction)
     assert results[2].anomaly_map.shape == (288, 400)
     assert isinstance(results[1], fapm.Failure)
     assert results[1].error == (
-        "array 1: 200 x 150 pixels, but the detector is for pictures of 200 x 144; they may be "
+        "array 1: 200 x 170 pixels, but the detector is for pictures of 200 x 144; they may be "
         "larger or smaller, but not of another shape"
     )
 
@@ -411,9 +411,53 @@ def test_the_commonest_shape_counts_and_others_are_left_out() -> None:
 
 
 def test_pictures_of_many_shapes_have_no_frame() -> None:
-    shapes = [scene(seed, height=80 + 10 * seed) for seed in range(6)]
-    with pytest.raises(ConfigError, match=r"many shapes \(1 of 6 like the commonest, 200 x 80 pi"):
+    shapes = [scene(seed, height=round(80 * 1.15**seed)) for seed in range(6)]
+    with pytest.raises(ConfigError, match=r"many shapes \(1 of 6 like the commonest, 200 x 1"):
         fapm.fit(shapes, keep_aspect=True)
+
+
+@pytest.mark.parametrize("knobs", [{"keep_aspect": True, "resize": 64}, {"tile": 64}])
+def test_strips_of_nearly_one_shape_are_all_taken(knobs: dict[str, Any]) -> None:
+    heights = [140, 131, 144, 144, 149, 137, 152]
+    detector = fapm.fit([scene(i, height=h) for i, h in enumerate(heights)], grid=2, **knobs)
+    held = detector.fitted_
+    assert (held.layout.picture, held.skipped) == ((144, 200), ())
+    (said,) = [remark for remark in held.remarks if "another shape" in remark]
+    assert said == (
+        "5 of 7 pictures are of another shape than 200 x 144 pixels, by up to 9.9 %, and are "
+        "resized to it"
+    )
+    narrow, wide, other = detector.stream(
+        [spotted(9, 46, 80, 40, height=132), scene(9, height=156), scene(9, height=170)]
+    )
+    assert isinstance(narrow, fapm.Prediction)
+    assert isinstance(wide, fapm.Prediction)
+    assert narrow.anomaly_map.shape == (132, 200)
+    assert narrow.score > wide.score
+    y, x = np.unravel_index(narrow.anomaly_map.argmax(), (132, 200))
+    assert abs(y - 66) <= 30
+    assert abs(x - 100) <= 30
+    assert isinstance(other, fapm.Failure)
+
+
+def test_the_usual_size_is_near_most_pictures_and_in_their_middle() -> None:
+    strips = [(500, length) for length in range(1235, 1286, 5)]
+    assert usual_size(strips) == (500, 1260)
+    assert usual_size([*strips, (500, 1285)]) == (500, 1285)
+    # The commonest size is not that of the usual shape.
+    assert usual_size([(300, 900)] * 3 + strips) == (500, 1260)
+    assert usual_size([]) is None
+
+
+def test_many_pictures_that_are_left_out_make_one_line() -> None:
+    odd = [scene(seed, height=100) for seed in range(6)]
+    few, many = (fapm.fit([*scenes(8), *odd[:n]], **TILED, grid=2) for n in (5, 6))
+    assert len([note for note in few.notes_ if note.startswith("left out of fit: ")]) == 5
+    (line,) = [note for note in many.notes_ if note.startswith("left out of fit: ")]
+    assert line.startswith(
+        "left out of fit: 6 pictures, which fapm info --json lists; the first: array 8: 200 x 100 "
+    )
+    assert len(many.fitted_.skipped) == 6
 
 
 def test_tiles_larger_than_the_pictures() -> None:
@@ -434,6 +478,42 @@ def test_what_takes_whole_pictures(knobs: dict[str, Any]) -> None:
     detector = Detector(Config.create(**TILED, **knobs))
     with pytest.raises(FapmError, match="takes whole pictures, not tiles; leave it out"):
         detector.fit(scenes(12), roi=None if knobs else "auto")
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"keep_aspect": True, "resize": 64, "augment": 1},
+        {"keep_aspect": True, "resize": 64, "robust": True},
+        {"keep_aspect": True, "resize": 64, "light": "gain"},
+        {"tile": 64, "augment": 1},
+        {"tile": 64, "light": "gain"},
+    ],
+    ids=lambda knobs: "-".join(knobs),
+)
+@pytest.mark.parametrize("shape", [(64, 112), (112, 64)], ids=["wide", "tall"])
+def test_frames_that_are_not_square_go_with(knobs: dict[str, Any], shape: tuple[int, int]) -> None:
+    detector = fapm.fit([scene(seed, *shape) for seed in range(8)], grid=2, **knobs)
+    assert detector.predict(scene(9, *shape)).anomaly_map.shape == shape
+
+
+@pytest.mark.parametrize("shape", [(60, 120), (120, 60)], ids=["wide", "tall"])
+def test_the_foreground_of_frames_that_are_not_square(shape: tuple[int, int]) -> None:
+    pictures = [np.full((*shape, 3), 30, np.uint8) for _ in range(6)]
+    for seed, picture in enumerate(pictures):
+        picture += np.random.default_rng(seed).integers(0, 8, picture.shape, np.uint8)
+        picture[shape[0] // 3 : 2 * shape[0] // 3, shape[1] // 3 : 2 * shape[1] // 3] += 150
+    detector = fapm.fit(pictures, keep_aspect=True, resize=64, roi="auto")
+    roi = detector.fitted_.frame_roi
+    assert roi is not None
+    assert roi.shape == detector.fitted_.layout.shape
+    assert roi[roi.shape[0] // 2, roi.shape[1] // 2]
+    assert not roi[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+    margin = 0.05 * min(roi.shape)
+    rows, columns = roi.any(axis=1).nonzero()[0], roi.any(axis=0).nonzero()[0]
+    for found, edge in ((rows, roi.shape[0]), (columns, roi.shape[1])):
+        assert abs(len(found) - (edge / 3 + 2 * margin)) <= 4
+    assert detector.predict(pictures[0]).anomaly_map.shape == shape
 
 
 def test_frames_are_read_as_they_are(tmp_path: Path) -> None:

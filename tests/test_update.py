@@ -341,8 +341,19 @@ def test_a_picture_is_found_by_its_name_or_the_end_of_its_path(wanted: str, posi
 
 
 def test_an_unknown_picture_is_refused_with_what_is_near_it() -> None:
-    with pytest.raises(DatasetError, match="several pictures are called so; near it"):
-        find_picture(("a/1.png", "b/1.png"), "1.png")
+    for names in (("a/1.png", "b/1.png"), ("1.png", "b/1.png")):
+        with pytest.raises(DatasetError) as caught:
+            find_picture(names, "1.png")
+        assert str(caught.value) == (
+            f"1.png: 2 pictures are called so: {', '.join(names)}; give the whole name, with ./ "
+            f"before it: ./{names[0]}"
+        )
+        assert [find_picture(names, f"./{name}") for name in names] == [0, 1]
+    with pytest.raises(DatasetError, match=r"2 pictures are called so: 1\.png, b/1\.png; give"):
+        find_picture(("1.png", "b/1.png"), "/data/b/1.png")  # either may be meant
+    assert find_picture(("1.png", "b/1.png"), "b/1.png") == 1
+    with pytest.raises(DatasetError, match=r"x: 7 pictures are called so: .*4/x and 2 more; give"):
+        find_picture([f"{number}/x" for number in range(7)], "x")
     with pytest.raises(DatasetError, match=r"no picture of this detector; near it: 001\.png"):
         find_picture(("001.png", "xyz.jpg"), "001.jpeg")
 

@@ -97,7 +97,7 @@ def audit(
     DatasetError
         Fewer than :data:`FEWEST` pictures.
     ConfigError
-        Pictures are to be aligned.
+        Something is asked for that only a fit does.
     FapmError
         As :func:`fapm.fit`.
     """
@@ -106,8 +106,9 @@ def audit(
             f"audit: {len(pictures)} pictures do not show what is usual; {FEWEST} or more do"
         )
     require_plain(config, "audit")
-    if config.align != "none":
-        raise ConfigError("align: audit compares pictures as they are; leave it out")
+    for name in ("align", "rotations", "augment", "robust", "precision"):
+        if getattr(config, name) != Config.model_fields[name].default:
+            raise ConfigError(f"{name}: audit compares pictures as they are, in fp32; leave it out")
     names = picture_names(pictures)
     encoder, _ = choose_encoder(
         create_encoder(config), config.model_copy(update={"precision": "fp32"}), runtime, list

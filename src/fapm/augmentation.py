@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Largest shift as a share of the edge, turn in degrees, and change of brightness and contrast.
+# Largest shift as a share of each edge, turn in degrees, and change of brightness and contrast.
 _SHIFT = 0.02
 _TURN = 2.0
 _LIGHT = 0.06
@@ -22,17 +22,22 @@ def augmented(
     Parameters
     ----------
     pixels
-        RGB uint8 ``[S, S, 3]``.
+        RGB uint8 ``[h, w, 3]``.
     """
-    edge = pixels.shape[0]
+    height, width = pixels.shape[:2]
+    centre = ((width - 1) / 2, (height - 1) / 2)
     rng = np.random.default_rng(seed)
     copies = []
     for _ in range(count):
-        centre = (edge - 1) / 2
-        matrix = cv2.getRotationMatrix2D((centre, centre), rng.uniform(-_TURN, _TURN), 1.0)
-        matrix[:, 2] += rng.uniform(-_SHIFT, _SHIFT, 2) * edge
+        turn = cv2.getRotationMatrix2D(centre, rng.uniform(-_TURN, _TURN), 1.0)
+        matrix = np.asarray(turn, np.float64)
+        matrix[:, 2] += rng.uniform(-_SHIFT, _SHIFT, 2) * (width, height)
         moved = cv2.warpAffine(
-            pixels, matrix, (edge, edge), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+            pixels,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REFLECT_101,
         )
         contrast, brightness = 1 + rng.uniform(-_LIGHT, _LIGHT, 2)
         mean = float(moved.mean())

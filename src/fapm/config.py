@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -227,6 +228,12 @@ class Config(BaseModel):
         if not self.follows_pictures:
             return
         what = "keep_aspect" if self.tile is None else "tile"
+        if self.tile is not None and self.resize != type(self).model_fields["resize"].default:
+            raise ValueError(
+                "resize: tiles are cut from pictures as they are; use --tile-scale to shrink them"
+            )
+        if self.tile is not None and self.keep_aspect:
+            raise ValueError("tile: does not go with keep-aspect; use either")
         for name, unused in (
             ("crop", None), ("align", "none"), ("rotations", 1), ("coarse_upsampling", "nearest"),
         ):  # fmt: skip
@@ -253,6 +260,12 @@ class Config(BaseModel):
         return self.resize if self.crop is None else self.crop
 
     @property
+    def seen(self) -> tuple[float, float]:
+        """Where a square frame begins along the picture's edges, and its extent, in shares."""
+        extent = self.input_size / self.resize
+        return (1 - extent) / 2, extent
+
+    @property
     def map_sigma(self) -> float:
         """Gaussian sigma in pixels of the frame."""
         return self.sigma if self.tile is not None else self.sigma * self.input_size / 224
@@ -270,14 +283,22 @@ class Config(BaseModel):
         """
         if preset not in _PRESETS:
             raise ConfigError(f"preset: unknown {preset!r}; choose one of {', '.join(PRESETS)}")
-        if overrides.get("tile") is not None and "resize" in overrides:
-            raise ConfigError(
-                "resize: tiles are cut from pictures as they are; use --tile-scale to shrink them"
-            )
+        named = dict(_PRESETS[preset])
+        if overrides.get("tile") is not None:
+            named.pop("resize", None)  # the preset's: nobody asked for it
         try:
-            return cls(**{**_PRESETS[preset], **overrides})
+            return cls(**{**named, **overrides})
         except ValidationError as error:
             raise ConfigError(_one_line(error)) from None
+
+    @classmethod
+    def described(cls, fields: Mapping[str, Any]) -> Config:
+        """The config that a bundle holds.
+
+        Bundles of earlier versions may hold, beside tiles, what tiles never used.
+        """
+        unused = ("resize", "keep_aspect") if fields.get("tile") is not None else ()
+        return cls(**{name: value for name, value in fields.items() if name not in unused})
 
 
 def _one_line(error: ValidationError) -> str:

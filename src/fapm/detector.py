@@ -21,7 +21,7 @@ from fapm.fitted import Fitted
 from fapm.frames import Picture, picture_size
 from fapm.layout import layout_of
 from fapm.pipeline import Progress, Stages
-from fapm.prediction import Failure, Prediction
+from fapm.prediction import Failure, Prediction, summary
 from fapm.roi import Region, drawn_roi, restrict
 from fapm.streaming import judge_pictures
 from fapm.training import training_pictures
@@ -87,7 +87,7 @@ class Detector:
         fitted = self.fitted_
         notes = promises(len(fitted.pictures), fitted.config.false_positive_rate)
         notes += fitted.remarks
-        notes += [f"left out of fit: {failure.error}" for failure in fitted.skipped]
+        notes += [f"left out of fit: {line}" for line in summary(fitted.skipped)]
         return notes + [warning for change in fitted.history for warning in change.warnings]
 
     def fit(

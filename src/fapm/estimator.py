@@ -35,7 +35,12 @@ def changed_config(config: Config, params: Mapping[str, Any]) -> Config:
     base = params.get("config", config)
     if not isinstance(base, Config):
         raise ConfigError(f"config: {base!r} is not a Config; make one with Config.create")
-    return Config.create(**{**dict(base), **fields}) if fields else base
+    if not fields:
+        return base
+    kept = dict(base)
+    if fields.get("tile") is not None:
+        kept.pop("resize")  # tiles use none; one that is in `params` is judged
+    return Config.create(**{**kept, **fields})
 
 
 def good_ones(source: object, y: ArrayLike) -> list[Any]:

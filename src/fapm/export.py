@@ -17,6 +17,7 @@ from fapm.engines.whole import whole_model
 from fapm.errors import ConfigError, EngineError, OutputError
 from fapm.files import make_directory
 from fapm.fitted import Fitted
+from fapm.forgetting import finite_or_none
 
 Format = Literal["onnx", "openvino"]
 
@@ -97,19 +98,18 @@ def describe(fitted: Fitted) -> dict[str, Any]:
     """What a program needs besides the graph, to make frames and to judge scores."""
     config, levels = fitted.config, fitted.calibration
     height, width = fitted.layout.shape
-
-    def finite(level: float) -> float | None:
-        return level if np.isfinite(level) else None
-
+    drawn = None if fitted.roi is None else fitted.roi.drawn_on
     return {
         "input": f"frame: uint8 [1, {height}, {width}, 3], RGB",
+        "batch": 1,  # a graph reshaped to more still gives one score
+        "picture": fitted.layout.picture or drawn,  # the shape that pictures must have, or None
         "resize": [height, width] if config.follows_pictures else config.resize,
         "crop": config.crop,
         "interpolation": fitted.encoder.spec.interpolation,
         "outputs": list(OUTPUTS),
-        "threshold": finite(levels.threshold),
-        "unsure_threshold": finite(levels.unsure_threshold),
-        "map_threshold": finite(levels.map_threshold),
+        "threshold": finite_or_none(levels.threshold),
+        "unsure_threshold": finite_or_none(levels.unsure_threshold),
+        "map_threshold": finite_or_none(levels.map_threshold),
         "precision": fitted.encoder.precision,
     }
 

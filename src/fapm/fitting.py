@@ -224,6 +224,7 @@ def fit(
             notice=lambda maps: distances.extend(patch_means(m) for m in maps.numpy()),
         )
     owners = {p for bank in banks for p in bank.pictures.tolist()}
+    remarks.append(layout.stretched([(frame.height, frame.width) for frame in frames]))
     return Fitted(
         config=config,
         layout=layout,

@@ -12,11 +12,11 @@ from fapm.errors import RoiError
 from fapm.fitted import Roi
 from fapm.roi import intersection
 
-_RING = 0.02  # of the frame's edge: where the background shows
+_RING = 0.02  # of the frame's shorter edge: where the background shows
 _PLAIN = 0.8  # share of the ring's pixels that must be background, in all pictures together
 _SEEN = 0.02  # share of the pictures in which a place must be foreground
 _SPECK = 0.002  # of the frame: smaller pieces are dirt
-_MARGIN = 0.05  # of the frame's edge, around what was found
+_MARGIN = 0.05  # of the frame's shorter edge, around what was found
 _MOST = 0.9  # of the frame; where more is foreground, leaving out the rest gains nothing
 
 
@@ -28,7 +28,7 @@ def learned_roi(
     Parameters
     ----------
     frames
-        RGB uint8 ``[S, S, 3]`` each.
+        RGB uint8 ``[h, w, 3]`` each.
 
     Raises
     ------
@@ -61,18 +61,18 @@ def foreground(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_] | None:
     Parameters
     ----------
     frames
-        RGB uint8 ``[S, S, 3]`` each.
+        RGB uint8 ``[h, w, 3]`` each.
 
     Returns
     -------
-    bool ``[S, S]``; None where there is no plain background.
+    bool ``[h, w]``; None where there is no plain background.
     """
-    distances = np.stack([_from_border(frame) for frame in frames])  # [N, S, S]
+    distances = np.stack([_from_border(frame) for frame in frames])  # [N, h, w]
     level, _ = cv2.threshold(distances.reshape(len(frames), -1), 0, 255, cv2.THRESH_OTSU)
     apart = distances > level
-    if apart[:, _ring(apart.shape[1])].mean() > 1 - _PLAIN:
+    if apart[:, _ring(*apart.shape[1:])].mean() > 1 - _PLAIN:
         return None
-    seen = apart.mean(axis=0) > _SEEN  # [S, S]
+    seen = apart.mean(axis=0) > _SEEN  # [h, w]
     pieces = _without_specks(seen)
     if not pieces.any():
         return None
@@ -80,24 +80,25 @@ def foreground(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_] | None:
         pieces.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
     filled = cv2.drawContours(np.zeros(pieces.shape, np.uint8), outlines, -1, 1, cv2.FILLED)
-    reach = round(_MARGIN * len(pieces))
+    reach = round(_MARGIN * min(pieces.shape))
     brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     found = np.asarray(cv2.dilate(filled, brush), np.bool_)
     return found if found.mean() <= _MOST else None
 
 
 def _from_border(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Distance of each pixel's colour from that of the border, uint8 ``[S, S]``."""
-    smooth = cv2.GaussianBlur(frame, (0, 0), len(frame) / 224)
-    background = np.median(smooth[_ring(len(frame))], axis=0)
+    """Distance of each pixel's colour from that of the border, uint8 ``[h, w]``."""
+    height, width = frame.shape[:2]
+    smooth = cv2.GaussianBlur(frame, (0, 0), min(height, width) / 224)
+    background = np.median(smooth[_ring(height, width)], axis=0)
     distance = np.abs(smooth.astype(np.float32) - background.astype(np.float32)).max(axis=2)
     return np.asarray(distance, np.uint8)
 
 
-def _ring(edge: int) -> NDArray[np.bool_]:
-    width = max(1, round(_RING * edge))
-    ring = np.ones((edge, edge), np.bool_)
-    ring[width:-width, width:-width] = False
+def _ring(height: int, width: int) -> NDArray[np.bool_]:
+    thickness = max(1, round(_RING * min(height, width)))
+    ring = np.ones((height, width), np.bool_)
+    ring[thickness:-thickness, thickness:-thickness] = False
     return ring
 
 

@@ -16,6 +16,8 @@ from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch
 from fapm.memory.probe import score_factors
 
+_NAMED = 5  # pictures that a message names
+
 
 def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
     """Remove one picture: its keys, its score, its thumbnail and its name.
@@ -80,24 +82,34 @@ def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
 def find_picture(names: Sequence[str], wanted: str) -> int:
     """Position of a picture by its name in the bundle, or by the end of its path.
 
+    ``./NAME`` is the picture of exactly that name, even where other names end in it.
+
     Raises
     ------
     DatasetError
-        None is called so, or several are; the message names near ones.
+        None is called so, or several are; the message names them, or near ones.
     """
     path = wanted.replace("\\", "/")
-    if path in names:
-        return names.index(path)
-    ends = [i for i, name in enumerate(names) if path.endswith(f"/{name}")
-            or name.endswith(f"/{path}")]  # fmt: skip
-    if len(ends) == 1:
-        return ends[0]
+    if path.removeprefix("./") != path and path[2:] in names:
+        return names.index(path[2:])
+    found = [i for i, name in enumerate(names) if name == path or name.endswith(f"/{path}")]
+    found = found or [i for i, name in enumerate(names) if path.endswith(f"/{name}")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        called = ", ".join(names[i] for i in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise DatasetError(
+            f"{wanted}: {len(found)} pictures are called so: {called}{more}; give the whole name, "
+            f"with ./ before it: ./{names[found[0]]}"
+        )
     stem = path.rpartition("/")[2].rpartition(".")[0]
-    near = [names[i] for i in ends] or [name for name in names if stem and stem in name]
+    near = [name for name in names if stem and stem in name]
     near = near or difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
-    kind = "several pictures are called so" if ends else "no picture of this detector"
-    known = ", ".join(near[:5]) if near else f"{names[0]} ... {names[-1]}"
-    raise DatasetError(f"{wanted}: {kind}; {'near it' if near else 'there are'}: {known}")
+    known = ", ".join(near[:_NAMED]) if near else f"{names[0]} ... {names[-1]}"
+    raise DatasetError(
+        f"{wanted}: no picture of this detector; {'near it' if near else 'there are'}: {known}"
+    )
 
 
 def key_total(banks: Sequence[MemoryBank]) -> int:

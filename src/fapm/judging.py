@@ -83,8 +83,7 @@ def _box(
     box = (left, top, wide, high)
     if config.follows_pictures:
         return Box(*box)
-    seen = config.input_size / config.resize
-    margin = (1 - seen) / 2
+    margin, seen = config.seen
     if matrix is not None:
         box = moved_box(box, matrix, config.input_size)
     left, top, wide, high = (seen * side for side in box)

@@ -26,8 +26,11 @@ _STRIDE = 16
 # Pixels of a tiled frame along one pixel of its map: cells are 8 wide, and the map is smooth.
 _MAP_STEP = 4
 _MOST_TILES = 4096
-# A picture has a frame's shape if its aspect ratio differs by less than this.
+# Two aspect ratios are the same if they differ by less than this.
 _SHAPE = 0.01
+# A picture is resized to a frame of another aspect ratio if they differ by less than this: lengths
+# of strips vary, and padding or cropping instead made nothing better (docs/decisions.md).
+_STRETCH = 0.1
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,8 @@ class Layout:
     rows, columns
         its edges, from top to bottom and from left to right.
     picture
-        height and width of the pictures it was made for; those of another shape do not fit. None:
-        all pictures are squashed into it.
+        height and width of the pictures it was made for; those of quite another shape do not fit.
+        None: all pictures are squashed into it.
     """
 
     rows: Axis
@@ -242,11 +245,25 @@ class Layout:
 
     def error(self, size: tuple[int, int]) -> str:
         """Why a picture of ``size`` (height, width) does not fit; empty if it does."""
-        if self.picture is None or same_shape(self.picture, size):
+        if self.picture is None or near_shape(self.picture, size):
             return ""
         return (
             f"{pixel_size(size)} pixels, but the detector is for pictures of "
             f"{pixel_size(self.picture)}; they may be larger or smaller, but not of another shape"
+        )
+
+    def stretched(self, sizes: Sequence[tuple[int, int]]) -> str:
+        """How many pictures of these sizes (height, width) change their shape; empty if none."""
+        if self.picture is None:
+            return ""
+        off = [_difference(self.picture, size) for size in sizes]
+        changed = [difference for difference in off if difference >= _SHAPE]
+        if not changed:
+            return ""
+        return (
+            f"{len(changed)} of {len(sizes)} pictures are of another shape than "
+            f"{pixel_size(self.picture)} pixels, by up to {100 * max(changed):.1f} %, and are "
+            "resized to it"
         )
 
 
@@ -316,17 +333,25 @@ def require_plain(config: Config, command: str) -> None:
 
 
 def usual_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    """The commonest height and width of pictures, the first of several; None without pictures.
+    """The commonest height and width of those near most pictures; None without pictures.
 
     Raises
     ------
     ConfigError
-        Half of the pictures or more are of another shape.
+        Half of the pictures or more are of quite another shape.
     """
     if not sizes:
         return None
-    ((usual, _),) = Counter(sizes).most_common(1)
-    alike = sum(same_shape(usual, size) for size in sizes)
+    shapes = Counter(sizes)
+    ratios = np.array([height / width for height, width in shapes])
+    counts = np.array([*shapes.values()])
+    near = [int(counts[np.abs(ratio / ratios - 1) < _STRETCH].sum()) for ratio in ratios]
+    # The middle one of those that are as common: others are then least off.
+    alike = max(near)
+    best = [i for i, count in enumerate(near) if count == alike]
+    best = [i for i in best if counts[i] == counts[best].max()]
+    middle = float(np.median(ratios[best]))
+    usual = [*shapes][min(best, key=lambda i: abs(ratios[i] - middle))]
     if 2 * alike <= len(sizes):
         raise ConfigError(
             f"tile, keep_aspect: the pictures are of many shapes ({alike} of {len(sizes)} like the "
@@ -337,7 +362,17 @@ def usual_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
 
 def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether two sizes have the same aspect ratio, to 1 %."""
-    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < _SHAPE
+    return _difference(one, other) < _SHAPE
+
+
+def near_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether a picture of the size ``other`` may be resized to the shape of ``one``: to 10 %."""
+    return _difference(one, other) < _STRETCH
+
+
+def _difference(one: tuple[int, int], other: tuple[int, int]) -> float:
+    """By what share two sizes differ in aspect ratio."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1)
 
 
 def pixel_size(size: tuple[int, int]) -> str:

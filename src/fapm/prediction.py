@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm.calibration import Verdict
-from fapm.images import restore_map
+from fapm.images import crop_window, restore_map
+
+_LISTED = 5  # failures that have a line each
 
 
 class Box(NamedTuple):
@@ -81,6 +85,15 @@ class Failure:
     error: str
 
 
+def summary(failures: Sequence[Failure]) -> list[str]:
+    """A few failures line by line, many in one."""
+    if len(failures) <= _LISTED:
+        return [failure.error for failure in failures]
+    return [
+        f"{len(failures)} pictures, which fapm info --json lists; the first: {failures[0].error}"
+    ]
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the detector says of one picture.
@@ -149,19 +162,116 @@ class Prediction:
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Where the anomaly map is above its threshold; the region with the highest peak first."""
-        anomaly_map = self.anomaly_map
-        above = (anomaly_map > self.map_threshold).astype(np.uint8)
-        count, numbers, boxes, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
-        regions = []
-        for number in range(1, count):
-            x, y, width, height, area = map(int, boxes[number])
-            window = np.s_[y : y + height, x : x + width]
-            inside = numbers[window] == number
-            outlines, _ = cv2.findContours(
-                inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y)
-            )
-            peak = float(anomaly_map[window][inside].max())
-            outline = outlines[0].reshape(-1, 2).astype(np.int32)
-            regions.append(Region(x, y, width, height, area, peak, outline))
+        """Where the anomaly map is above its threshold; the region with the highest peak first.
+
+        They are looked for in the frame's map, and only there in the picture's own size: a picture
+        whose map stays below the threshold costs next to nothing.
+        """
+        above = self.frame_map > self.map_threshold
+        if not above.any():
+            return ()
+        margin = crop_window(self.resize, self.crop).start
+        rows, columns = (
+            _Samples.of(pixels, shown, margin, shown if self.crop is None else self.resize)
+            for pixels, shown in zip((self.height, self.width), self.frame_map.shape, strict=True)
+        )
+        # Pixels that touch in the picture lie so few pixels of the map apart that the pieces which
+        # they come from touch too, once these have grown by `reach`.
+        reach = max(1, math.ceil(max(rows.step, columns.step) / 2))
+        brush = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+        grown = cv2.dilate(above.astype(np.uint8), brush)
+        count, pieces, boxes, _ = cv2.connectedComponentsWithStats(grown, connectivity=8)
+        regions: list[Region] = []
+        for piece in range(1, count):
+            x, y, width, height, _ = map(int, boxes[piece])
+            window = rows.within(y, y + height), columns.within(x, x + width)
+            # Without the others: where this piece is above the threshold, all around is its own.
+            values = _sampled(np.where(pieces == piece, self.frame_map, 0), *window)
+            found = values > self.map_threshold
+            found &= window[0].seen[:, None] & window[1].seen
+            if self.roi is not None:
+                found &= _sampled(self.roi.astype(np.float32), *window) >= 0.5
+            regions += _regions(values, found, window[0].first, window[1].first)
         return tuple(sorted(regions, key=lambda region: -region.peak))
+
+
+class _Samples(NamedTuple):
+    """Where the pixels of a picture's edge lie between those of its map: as in ``restore_map``.
+
+    Attributes
+    ----------
+    first
+        number of the first of these pixels.
+    before, after
+        the map's pixels on either side of each, int64 ``[n]``, ascending.
+    share
+        of the one after in what lies between, float32 ``[n]``.
+    seen
+        whether the pixel lies in the centre crop, bool ``[n]``.
+    step
+        pixels of the map from one to the next.
+    """
+
+    first: int
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    share: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    step: float
+
+    @classmethod
+    def of(cls, pixels: int, shown: int, margin: int, whole: int) -> _Samples:
+        """All pixels of an edge whose map shows ``shown`` of ``whole``, from ``margin`` on."""
+        step = whole / pixels
+        centres = (np.arange(pixels) + 0.5) * step - margin
+        places = (centres - 0.5).clip(0, shown - 1)
+        before = places.astype(np.int64)
+        after = np.minimum(before + 1, shown - 1)
+        share = (places - before).astype(np.float32)
+        return cls(0, before, after, share, (centres >= 0) & (centres < shown), step)
+
+    def within(self, start: int, stop: int) -> _Samples:
+        """Those that lie behind the map's pixels from ``start`` to before ``stop``."""
+        first, last = np.searchsorted(self.before, [start, stop])
+        here = slice(int(first), int(last))
+        return _Samples(
+            int(first), self.before[here], self.after[here], self.share[here], self.seen[here],
+            self.step,
+        )  # fmt: skip
+
+
+def _sampled(values: NDArray[np.float32], rows: _Samples, columns: _Samples) -> NDArray[np.float32]:
+    """What lies between the map's pixels, bilinear, float32 ``[rows, columns]``."""
+    across = _between(values.T, columns).T
+    return np.ascontiguousarray(_between(across, rows))
+
+
+def _between(values: NDArray[np.float32], rows: _Samples) -> NDArray[np.float32]:
+    """:func:`_sampled` along the first axis alone."""
+    before, after = values[rows.before], values[rows.after]
+    after -= before
+    after *= rows.share[:, None]
+    before += after
+    return before
+
+
+def _regions(
+    values: NDArray[np.float32], found: NDArray[np.bool_], top: int, left: int
+) -> list[Region]:
+    """The connected parts of ``found``, in a window ``[h, w]`` that begins at ``top, left``."""
+    count, numbers, boxes, _ = cv2.connectedComponentsWithStats(
+        found.astype(np.uint8), connectivity=8
+    )
+    regions = []
+    for number in range(1, count):
+        x, y, width, height, area = map(int, boxes[number])
+        box = np.s_[y : y + height, x : x + width]
+        inside = numbers[box] == number
+        x, y = left + x, top + y
+        outlines, _ = cv2.findContours(
+            inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y)
+        )
+        outline = outlines[0].reshape(-1, 2).astype(np.int32)
+        peak = float(values[box][inside].max())
+        regions.append(Region(x, y, width, height, area, peak, outline))
+    return regions

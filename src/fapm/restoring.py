@@ -47,7 +47,7 @@ def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         They contradict themselves or each other. What is not of the kind that is expected raises
         whatever it raises.
     """
-    config = Config(**manifest["config"])
+    config = Config.described(manifest["config"])
     pictures = _texts(manifest["pictures"])
     thumbnails = {f"thumbnails/{i:06d}.jpg": i for i in range(len(pictures))}
     _require(bool(pictures), "it has no pictures")

@@ -21,7 +21,7 @@ from fapm import images
 from fapm.config import Config
 from fapm.errors import RoiError
 from fapm.fitted import Fitted, Roi
-from fapm.layout import Layout, layout_of, pixel_size, same_shape
+from fapm.layout import Layout, layout_of, near_shape, pixel_size, same_shape
 
 Region: TypeAlias = "str | Path | NDArray[np.bool_] | Mapping[str, Any]"
 
@@ -95,7 +95,7 @@ def intersection(one: Roi, other: Roi) -> Roi:
 
 def shape_error(roi: Roi | None, size: tuple[int, int]) -> str:
     """Why a picture of ``size`` (height, width) cannot have this region; empty if it can."""
-    if roi is None or roi.drawn_on is None or same_shape(roi.drawn_on, size):
+    if roi is None or roi.drawn_on is None or near_shape(roi.drawn_on, size):
         return ""
     return (
         f"{pixel_size(size)} pixels, but the ROI was drawn on {pixel_size(roi.drawn_on)}; pictures "
@@ -130,6 +130,10 @@ class _Canvas(NamedTuple):
 
 
 def _read(region: Region, name: str, canvas: _Canvas) -> Roi:
+    if isinstance(region, str) and region == "auto":
+        raise RoiError(
+            f"{name}: auto is learned from the good pictures, by fapm fit --roi auto; name a file"
+        )
     if isinstance(region, np.ndarray):
         return _from_mask(region, name, canvas)
     if isinstance(region, Mapping):

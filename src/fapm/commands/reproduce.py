@@ -98,6 +98,7 @@ def table2_command(
     The single memory of A is chosen greedily from all vectors, which takes minutes. All pictures
     count for the ratio unless --budget-pictures says otherwise.
     """
+    require_plain(config, "reproduce")
     _refuse_unwritable(json_)
     _require_fit()
     from fapm.errors import FapmError

@@ -45,8 +45,7 @@ def write_audit(
         cells = found.cells[number]
         row, column = np.unravel_index(cells.argmax(), cells.shape)
         height, width = cells.shape
-        seen = audit.config.input_size / audit.config.resize
-        margin = (1 - seen) / 2
+        margin, seen = audit.config.seen
         score = float(found.scores[number])
         items.append(
             ReportItem(

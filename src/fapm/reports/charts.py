@@ -147,9 +147,9 @@ def score_histogram(
     for row, (name, level) in enumerate(levels):
         y = 12 + 16 * row
         shapes.append(_level_line(name, bins.x(level), y - 9, bottom))
-        words.append(_level_words(f"{name} above {_brief(level)}", bins.x(level), y))
+        words.append(_level_words(f"{name} above {brief(level)}", bins.x(level), y))
     told = [f"{len(series.scores)} {series.name}" for _, panel in panels for series in panel]
-    told += [f"{name} above {_brief(level)}" for name, level in levels]
+    told += [f"{name} above {brief(level)}" for name, level in levels]
     return _svg(
         "histogram",
         bottom + 36,
@@ -383,5 +383,6 @@ def _number(value: float, step: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _brief(value: float) -> str:
+def brief(value: float) -> str:
+    """Three digits that mean something."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

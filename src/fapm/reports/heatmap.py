@@ -100,14 +100,6 @@ def draw_inspected(image: NDArray[np.uint8], inspected: NDArray[np.bool_]) -> ND
     return result
 
 
-def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """uint8 ``[H, W, 3]`` RGB as a JPEG; equal pictures give equal bytes."""
-    buffer = BytesIO()
-    # 4:4:4, because at half the resolution of colour thin contours turn to mud.
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
-
-
 def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     """A JPEG as uint8 ``[H, W, 3]``, RGB."""
     with Image.open(BytesIO(data), formats=("JPEG",)) as picture:

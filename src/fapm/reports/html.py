@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from fapm.calibration import Verdict
 from fapm.files import make_directory, replaced_when_complete
+from fapm.images import encode_jpeg
 from fapm.prediction import Box
-from fapm.reports.charts import pro_chart, roc_chart, score_histogram
+from fapm.reports.charts import brief, pro_chart, roc_chart, score_histogram
 from fapm.reports.heatmap import (
     SATURATION,
     crop_around,
     decode_jpeg,
     draw_mask_contour,
-    encode_jpeg,
     overlay,
 )
 from fapm.reports.templates import render
@@ -191,7 +191,7 @@ def _render(report: Report) -> str:
     outcomes = Counter((item.label, item.outcome) for item in ranked)
     return render(
         "report.html.j2",
-        {"brief": _brief, "percentile": _percentile},
+        {"brief": brief, "percentile": _percentile},
         report=report,
         verdicts=Counter(item.verdict for item in ranked),
         wrong=sum(item.wrong for item in ranked),
@@ -268,7 +268,7 @@ def _metric(name: str, value: float | None) -> _Metric:
     label, meaning = _METRICS.get(name, (name.replace("_", " "), ""))
     if value is None:
         return _Metric(label, "-", "needs labels or masks that the data set does not have")
-    return _Metric(label, f"{value:.3f}" if name in _METRICS else _brief(value), meaning)
+    return _Metric(label, f"{value:.3f}" if name in _METRICS else brief(value), meaning)
 
 
 def _scale() -> str:
@@ -281,11 +281,6 @@ def _scale() -> str:
 def _data_uri(image: NDArray[np.uint8]) -> str:
     data = base64.b64encode(encode_jpeg(image, _QUALITY)).decode("ascii")
     return f"data:image/jpeg;base64,{data}"
-
-
-def _brief(value: float) -> str:
-    """Three digits that mean something."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _percentile(value: float) -> str:
