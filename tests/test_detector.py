@@ -123,7 +123,7 @@ def test_nothing_to_fit_on(source: object) -> None:
 
 @pytest.mark.parametrize("source", [None, 7, 3.5])
 def test_what_cannot_be_pictures_is_a_mistake_in_the_program(source: object) -> None:
-    with pytest.raises(TypeError, match=type(source).__name__):
+    with pytest.raises(ImageError, match=type(source).__name__):
         Detector(CONFIG).fit(source)
 
 

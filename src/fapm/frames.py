@@ -23,7 +23,7 @@ from fapm.light import Light, relit
 from fapm.prediction import Failure
 from fapm.roi import shape_error
 
-Picture: TypeAlias = "str | Path | NDArray[np.uint8]"
+Picture: TypeAlias = images.Picture
 
 _THUMBNAIL = 160  # pixels of the longer side
 
@@ -36,6 +36,7 @@ class Frame:
     without alignment.
     ``look`` is what drift is measured by, where it is asked for.
     ``turned`` are further frames of the picture, turned by equal steps (``Config.rotations``).
+    ``alpha_ignored`` and ``brightest`` are those of :class:`fapm.images.Decoded`.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Frame:
     registration: Registration | None = None
     look: Look | None = None
     turned: tuple[NDArray[np.uint8], ...] = ()
+    alpha_ignored: bool = False
+    brightest: int | None = None
 
 
 def read_frame(
@@ -65,23 +68,21 @@ def read_frame(
 ) -> Frame | Failure:
     """Decode and resize one picture; a :class:`Failure` if it cannot be used.
 
-    ``name`` is what an array is called; a file is called by its path. One of another shape than
-    ``layout`` is for (by default any), or than ``roi`` was drawn on, cannot be used. With a
-    ``light`` the frame is made as bright as that says, with an ``aligner`` it is put in its
-    template's place. With ``turned`` it comes with those of the picture turned, for memorising.
+    ``name`` is what a picture without a path is called; a file is called by its path. One of
+    another shape than ``layout`` is for (by default any), or than ``roi`` was drawn on, cannot be
+    used. With a ``light`` the frame is made as bright as that says, with an ``aligner`` it is put
+    in its template's place. With ``turned`` it comes with those of the picture turned, for
+    memorising.
     """
     layout = layout or layout_of(config)
+    name = images.name_of(picture, name)
     try:
-        if isinstance(picture, (str, Path)):
-            name = str(picture)
-            pixels, (height, width) = images.read_reduced(
-                picture, reduced_edge(config, layout), max_pixels
-            )
-        else:
-            pixels = images.as_image(picture, name)
-            height, width = pixels.shape[:2]
+        found = images.read(
+            picture, name=name, edge=reduced_edge(config, layout), max_pixels=max_pixels
+        )
     except ImageError as error:
         return Failure(name, str(error))
+    pixels, height, width = found.pixels, found.height, found.width
     if reason := layout.error((height, width)) or shape_error(roi, (height, width)):
         return Failure(name, f"{name}: {reason}")
 
@@ -108,6 +109,8 @@ def read_frame(
         registration,
         seen,
         tuple(relit(prepared(images.rotate(pixels, angle)), table) for angle in angles),
+        found.alpha_ignored,
+        found.brightest,
     )
 
 
@@ -140,12 +143,9 @@ def picture_size(pictures: Iterable[Picture]) -> tuple[int, int] | None:
 
 def _size(picture: Picture) -> tuple[int, int] | None:
     try:
-        if isinstance(picture, (str, Path)):
-            return images.read_size(picture)
-        height, width = images.as_image(picture).shape[:2]
+        return images.read_size(picture)
     except ImageError:  # whoever reads it says why
         return None
-    return height, width
 
 
 def readable_frames(
@@ -188,26 +188,27 @@ def training_pictures(source: object) -> tuple[list[Picture], str]:
     ----------
     source
         a folder (searched recursively; of a data set's folder only its training pictures are
-        taken), a picture file, a list of those, an array uint8 ``[N, H, W, 3]``, or any iterable
-        of paths and arrays uint8 ``[H, W, 3]`` or ``[H, W]``.
+        taken), a picture as :func:`fapm.images.read` takes it, a list of those, or an array uint8
+        ``[N, H, W, 3]``.
 
     Raises
     ------
     DatasetError
         No such folder, or no pictures in it.
+    ImageError
+        It is nothing that pictures come in.
     """
-    if isinstance(source, (str, Path)):
-        if Path(source).is_dir() and (Path(source) / "train").is_dir():
-            dataset = load_dataset(Path(source))
+    if images.is_path(source):
+        path = images.lasting(source)
+        if path.is_dir() and (path / "train").is_dir():
+            dataset = load_dataset(path)
             return [sample.path for sample in dataset.train], dataset.message
-        return list(list_images(Path(source))), ""
-    if isinstance(source, np.ndarray):
-        return (list(source) if source.ndim == 4 else [source]), ""
-    if not isinstance(source, Iterable):
-        raise TypeError(f"expected a folder, paths or arrays, not {type(source).__name__}")
+        return list(list_images(path)), ""
+    if images.is_picture(source):
+        return [images.lasting(source)], ""
     pictures: list[Picture] = []
     messages = []
-    for item in source:
+    for item in images.several(source):
         found, message = training_pictures(item)
         pictures.extend(found)
         messages.append(message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -44,6 +44,8 @@ __all__ = [
     "encode_png",
     "is_path",
     "is_picture",
+    "lasting",
+    "name_of",
     "prepare",
     "prepare_mask",
     "read",
@@ -55,6 +57,7 @@ __all__ = [
     "resize_mask",
     "restore_map",
     "rotate",
+    "several",
 ]
 
 MAX_PIXELS = 200_000_000
@@ -88,14 +91,54 @@ def is_path(picture: object) -> bool:
 def is_picture(picture: object) -> bool:
     """Whether it is one picture, rather than several or nothing that has to do with them.
 
-    A path, bytes, a file, a Pillow picture, or an array of less than four dimensions, of whatever
-    library. An array of paths is several.
+    A path, bytes, a file, a Pillow picture, or an array of whatever library that is not a batch. An
+    array of paths is several.
     """
     if is_path(picture) or isinstance(picture, (bytes, bytearray, memoryview, Image.Image)):
         return True
-    if isinstance(picture, np.ndarray) and picture.dtype.kind in "UO":
-        return False
-    return hasattr(picture, "read") or len(getattr(picture, "shape", range(4))) < 4
+    if isinstance(picture, np.ndarray):
+        return picture.ndim < 4 and picture.dtype.kind not in "UO"
+    return hasattr(picture, "read") or len(getattr(picture, "shape", ())) in (2, 3)
+
+
+def several(pictures: object) -> Iterable[Any]:
+    """Pictures, of one or of several.
+
+    Raises
+    ------
+    ImageError
+        They are neither.
+    """
+    if is_picture(pictures):
+        return [pictures]
+    if not isinstance(pictures, Iterable):
+        return [as_image(pictures)]  # or rather the error that says what it is
+    return pictures
+
+
+def lasting(picture: object) -> Any:
+    """A picture that can be read more than once: a file becomes its bytes, a path a ``Path``.
+
+    Raises
+    ------
+    ImageError
+        The file cannot be read.
+    """
+    if is_path(picture):
+        return Path(cast("str", picture))
+    if hasattr(picture, "read") and not isinstance(picture, Image.Image):
+        with _named(name_of(picture, "file")):
+            return _content(picture)
+    return picture
+
+
+def name_of(picture: object, name: str) -> str:
+    """What a picture is called: by its path or that of its file, or else ``name``."""
+    if is_path(picture):
+        return os.fspath(cast("str", picture))
+    attribute = "filename" if isinstance(picture, Image.Image) else "name"
+    known = getattr(picture, attribute, None)
+    return known if isinstance(known, str) and known else name
 
 
 def read(
