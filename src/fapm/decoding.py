@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from fapm.errors import ImageError
 from fapm.mending import mended
 from fapm.quiet import pillow_warnings_ignored
-from fapm.refusals import kind_of, refuse_misread
+from fapm.refusals import kind_of, refuse_misread, refuse_unopenable
 from fapm.resizing import whole_factor
 
 MIN_EDGE = 2
@@ -158,6 +158,8 @@ def _opened(file: BinaryIO) -> Image.Image:
         # A file, not its path: Pillow would map one that is not compressed into memory, where an
         # upright size and the orientation of the bytes can differ.
         file.seek(0)
+        refuse_unopenable(file)
+        file.seek(0)
         return Image.open(file, formats=_FORMATS)
 
     return beyond_pillow_limit(opened)
@@ -193,14 +195,16 @@ def _mended(file: BinaryIO, error: Exception) -> BinaryIO | None:
 def _explained(error: Exception, file: BinaryIO | None = None) -> ImageError:
     if isinstance(error, OSError) and error.errno is not None:
         return ImageError(f"cannot be read: {error.strerror}")
-    if isinstance(error, UnidentifiedImageError):
-        kind = kind_of(file) if file is not None else None
+    reason = " ".join(str(error).split()) or type(error).__name__
+    unknown = isinstance(error, UnidentifiedImageError)
+    # Some are opened, though there is nothing that unpacks them.
+    if file is not None and (kind := kind_of(file, unknown or "raw mode" in reason)):
+        return ImageError(kind)
+    if unknown:
         return ImageError(
-            kind
-            or "not a JPEG, PNG, BMP, TIFF or WebP picture that can be read; "
+            "not a JPEG, PNG, BMP, TIFF or WebP picture that can be read; "
             "remove it or save it again as PNG"
         )
-    reason = " ".join(str(error).split()) or type(error).__name__
     return ImageError(f"damaged or cut off ({reason}); copy or save the picture again")
 
 
@@ -216,7 +220,8 @@ def _upright_size(picture: Image.Image) -> tuple[int, int]:
 def _sample_bits(picture: Image.Image, file: BinaryIO | None) -> int:
     """Bits of a sample in the file; that of a PNG that was opened elsewhere only if it is grey."""
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        return int(max(picture.tag_v2.get(_BITS, (1,))))
+        # Pillow holds signed samples of 16 bits with 32, as those of 32.
+        return 32 if picture.mode == "I" else int(max(picture.tag_v2.get(_BITS, (1,))))
     if picture.format == "PNG" and file is not None:
         position = file.tell()
         file.seek(_PNG_DEPTH)
