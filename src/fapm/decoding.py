@@ -7,12 +7,13 @@ pixels are whole is mended (:mod:`fapm.mending`).
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable
 from io import BytesIO
 from typing import BinaryIO, TypeVar
 
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from fapm.errors import ImageError
 from fapm.mending import mended
@@ -25,6 +26,11 @@ MIN_EDGE = 2
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _WIDTH, _HEIGHT, _BITS = 256, 257, 258  # TIFF tags
 _ORIENTATION = 274  # EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 _LYING = (5, 6, 7, 8)  # rows and columns are exchanged
 _PNG_DEPTH = 24  # where in the file it is
 
@@ -64,10 +70,10 @@ def decode(
                 size = _upright_size(picture)
                 picture.draft(None, (edge, edge))  # of any other format it does nothing
             beyond_pillow_limit(picture.load)
-            ImageOps.exif_transpose(picture, in_place=True)
+            upright = _upright(picture)
             if picture.format != "JPEG" or size is None:
-                size = picture.height, picture.width
-            return convert(picture, bits), size
+                size = upright.height, upright.width
+            return convert(upright, bits), size
 
     with pillow_warnings_ignored():
         return _mended_if_need_be(decoded, file)
@@ -89,7 +95,7 @@ def decode_opened(
             refuse_misread(picture)
             bits = _sample_bits(picture, None)
             beyond_pillow_limit(picture.load)
-            return convert(ImageOps.exif_transpose(picture), bits)
+            return convert(_upright(picture), bits)
     except ImageError:
         raise
     except Exception as error:  # damaged bytes make Pillow raise nearly anything
@@ -213,8 +219,20 @@ def _upright_size(picture: Image.Image) -> tuple[int, int]:
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         # Before it is loaded some versions of Pillow say the upright size, some the other.
         width, height = picture.tag_v2[_WIDTH], picture.tag_v2[_HEIGHT]
-    lying = picture.getexif().get(_ORIENTATION, 1) in _LYING
-    return (width, height) if lying else (height, width)
+    return (width, height) if _orientation(picture) in _LYING else (height, width)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    turn = _TURNS.get(_orientation(picture))  # of a TIFF Pillow has turned it already
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        orientation = picture.getexif().get(_ORIENTATION)
+    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
+        return 1  # damaged EXIF costs no picture
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _sample_bits(picture: Image.Image, file: BinaryIO | None) -> int:
@@ -228,9 +246,9 @@ def _sample_bits(picture: Image.Image, file: BinaryIO | None) -> int:
         depth = file.read(1)[0]
         file.seek(position)
         clear = picture.info.get("transparency")
-        if picture.mode == "L" and depth < 8 and isinstance(clear, int):
+        if picture.mode in ("1", "L") and depth < 8 and isinstance(clear, int):
             # Pillow spreads the samples over 8 bits, but not the one that is transparent.
-            picture.info["transparency"] = clear * 255 // (2**depth - 1)
+            picture.info["transparency"] = min(clear * 255 // (2**depth - 1), 255)
         return depth
     is_deep = picture.mode.startswith("I;16") or (picture.format == "PNG" and picture.mode == "I")
     return 16 if is_deep else 8

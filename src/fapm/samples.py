@@ -49,10 +49,10 @@ def to_rgb(picture: Image.Image, bits: int = 8) -> Rgb:
         raise ImageError(
             f"{kind} samples have no fixed range; save the picture with 8 or 16 bits per channel"
         )
-    if deep_grey:
-        samples = np.asarray(picture)
+    if deep_grey or picture.mode in ("1", "L"):
+        samples = np.asarray(picture if deep_grey else picture.convert("L"))
         grey = (samples >> max(bits - 8, 0)).astype(np.uint8)
-        if (clear := picture.info.get("transparency")) is not None:
+        if isinstance(clear := picture.info.get("transparency"), int):
             grey[samples == clear] = 0
         found = Rgb(grey_to_rgb(grey))
     elif picture.has_transparency_data:
