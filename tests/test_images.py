@@ -91,7 +91,12 @@ def test_format_is_told_by_content_not_by_name(tmp_path: Path) -> None:
         ("LA", (200, 51), ".png", (40, 40, 40)),
         ("RGBA", (*COLOUR, 255), ".png", COLOUR),
         ("RGBA", (*COLOUR, 51), ".tif", (40, 18, 6)),
-        ("RGBA", (*COLOUR, 0), ".png", (0, 0, 0)),
+        ("RGBA", (*COLOUR, 16), ".png", (13, 6, 2)),
+        # Nothing could be seen: alpha is a byte that nobody set.
+        ("RGBA", (*COLOUR, 15), ".png", COLOUR),
+        ("RGBA", (*COLOUR, 0), ".png", COLOUR),
+        ("RGBA", (*COLOUR, 0), ".tif", COLOUR),
+        ("LA", (200, 0), ".png", (200, 200, 200)),
         ("CMYK", (0, 255, 255, 0), ".tif", (255, 0, 0)),
     ],
 )
@@ -115,8 +120,12 @@ def test_palette_and_its_transparency(tmp_path: Path) -> None:
 
 
 def test_one_colour_declared_transparent_becomes_black(tmp_path: Path) -> None:
-    flat("RGB", COLOUR).save(tmp_path / "part.png", transparency=COLOUR)
-    assert_flat(tmp_path / "part.png", (0, 0, 0))
+    picture = flat("RGB", COLOUR)
+    picture.putpixel((0, 0), (1, 2, 3))
+    picture.save(tmp_path / "part.png", transparency=COLOUR)
+    found = read_image(tmp_path / "part.png")
+    assert found[0, 0].tolist() == [1, 2, 3]
+    assert found.sum() == 6
 
 
 @pytest.mark.parametrize("keep_adobe_marker", [True, False])

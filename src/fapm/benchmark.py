@@ -204,8 +204,9 @@ def synthetic_pictures(count: int, seed: int) -> list[Picture]:
 
 
 def _as_file(picture: Picture, path: Path) -> Path:
-    if not isinstance(picture, np.ndarray):
+    if isinstance(picture, (str, Path)):
         return Path(picture)
+    picture = images.read(picture).pixels
     path.write_bytes(images.encode_jpeg(picture, quality=92))
     return path
 

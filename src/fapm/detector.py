@@ -105,7 +105,8 @@ class Detector:
         Parameters
         ----------
         source
-            a folder, a list of folders, paths or arrays, or an array uint8 ``[N, H, W, 3]``.
+            a folder, a list of folders and of pictures as :meth:`predict` takes them, or an array
+            uint8 ``[N, H, W, 3]``.
         y
             0 good, 1 defect, for each picture of a list or an array: only good ones are fitted on.
             Without it all are good.
@@ -254,18 +255,17 @@ class Detector:
         Parameters
         ----------
         pictures
-            a path or an array uint8 ``[H, W, 3]`` or ``[H, W]`` gives one prediction; a list, a
-            generator or an array uint8 ``[B, H, W, 3]`` gives a list.
+            a path, the bytes of a file or an open one, a Pillow picture, or an array uint8
+            ``[H, W, 3]`` or ``[H, W]`` gives one prediction; a list, a generator or an array uint8
+            ``[B, H, W, 3]`` gives a list. All are decoded by the same rules.
 
         Raises
         ------
         ImageError
             A picture cannot be used. :meth:`stream` reports it and goes on instead.
         """
-        if isinstance(pictures, (str, Path)):
-            return self._sure(next(self.stream([pictures])))
-        if isinstance(pictures, np.ndarray) and pictures.ndim < 4:
-            return self._sure(next(self.stream([pictures])))
+        if images.is_picture(pictures):
+            return self._sure(next(self.stream(pictures)))
         return [self._sure(result) for result in self.stream(pictures)]
 
     @overload
@@ -285,11 +285,11 @@ class Detector:
         scikit-learn's outlier detectors have it the other way round. NaN after a fit on one
         picture, which gives no threshold.
         """
-        return self.score(list(pictures)) - self.threshold_
+        return self.score(list(images.several(pictures))) - self.threshold_
 
     def stream(
         self,
-        pictures: Iterable[Picture],
+        pictures: Picture | Iterable[Picture],
         *,
         stages: Stages | None = None,
         drift: DriftMonitor | None = None,
@@ -308,7 +308,7 @@ class Detector:
             a monitor made of ``fitted_.baseline``; it has seen a picture when that is yielded.
         """
         yield from judge_pictures(
-            pictures,
+            images.several(pictures),
             self.fitted_,
             self.engine_,
             aligner=self.aligner_,

@@ -37,6 +37,7 @@ from fapm.pipeline import Progress, batched, ordered_map
 from fapm.precision import choose_encoder
 from fapm.prediction import Failure
 from fapm.roi import Region, drawn_roi, inspected_cells
+from fapm.showing import Showing
 from fapm.spool import Spool
 from fapm.turned import turned_back
 
@@ -77,7 +78,7 @@ def fit(
     Raises
     ------
     ImageError
-        No picture could be read.
+        No picture could be read, or none shows anything.
     RoiError
         What is to be inspected cannot be read, or is nothing.
     ConfigError
@@ -91,6 +92,7 @@ def fit(
     frames: list[Frame] = []
     skipped: list[Failure] = []  # with full paths, for the error
     left_out: list[Failure] = []  # with short names, for the bundle
+    showing = Showing()
     names = picture_names(pictures)
     automatic = isinstance(roi, str) and roi == "auto"
     layout = layout or layout_of(config)
@@ -129,6 +131,7 @@ def fit(
                 error = frame.error.replace(frame.source, names[number])
                 left_out.append(Failure(names[number], error))
             else:
+                showing.add(frame)
                 yield replace(frame, name=names[number], turned=())
                 for pixels in frame.turned:
                     yield replace(frame, pixels=pixels, turned=())
@@ -192,6 +195,8 @@ def fit(
                 if skipped
                 else "no pictures to fit on"
             )
+        showing.refuse_nothing()
+        remarks += showing.notes()
         frames = frames[::rows]
         kept = list(range(len(frames)))
         if config.robust and len(frames) >= FEWEST:

@@ -22,7 +22,7 @@ from fapm.light import Light, relit
 from fapm.prediction import Failure
 from fapm.roi import shape_error
 
-Picture: TypeAlias = "str | Path | NDArray[np.uint8]"
+Picture: TypeAlias = images.Picture
 
 _THUMBNAIL = 160  # pixels of the longer side
 
@@ -35,6 +35,7 @@ class Frame:
     without alignment.
     ``look`` is what drift is measured by, where it is asked for.
     ``turned`` are further frames of the picture, turned by equal steps (``Config.rotations``).
+    ``alpha_ignored`` and ``brightest`` are those of :class:`fapm.images.Decoded`.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Frame:
     registration: Registration | None = None
     look: Look | None = None
     turned: tuple[NDArray[np.uint8], ...] = ()
+    alpha_ignored: bool = False
+    brightest: int | None = None
 
 
 def read_frame(
@@ -64,23 +67,21 @@ def read_frame(
 ) -> Frame | Failure:
     """Decode and resize one picture; a :class:`Failure` if it cannot be used.
 
-    ``name`` is what an array is called; a file is called by its path. One of another shape than
-    ``layout`` is for (by default any), or than ``roi`` was drawn on, cannot be used. With a
-    ``light`` the frame is made as bright as that says, with an ``aligner`` it is put in its
-    template's place. With ``turned`` it comes with those of the picture turned, for memorising.
+    ``name`` is what a picture without a path is called; a file is called by its path. One of
+    another shape than ``layout`` is for (by default any), or than ``roi`` was drawn on, cannot be
+    used. With a ``light`` the frame is made as bright as that says, with an ``aligner`` it is put
+    in its template's place. With ``turned`` it comes with those of the picture turned, for
+    memorising.
     """
     layout = layout or layout_of(config)
+    name = images.name_of(picture, name)
     try:
-        if isinstance(picture, (str, Path)):
-            name = str(picture)
-            pixels, (height, width) = images.read_reduced(
-                picture, reduced_edge(config, layout), max_pixels
-            )
-        else:
-            pixels = images.as_image(picture, name)
-            height, width = pixels.shape[:2]
+        found = images.read(
+            picture, name=name, edge=reduced_edge(config, layout), max_pixels=max_pixels
+        )
     except ImageError as error:
         return Failure(name, str(error))
+    pixels, height, width = found.pixels, found.height, found.width
     if reason := layout.error((height, width)) or shape_error(roi, (height, width)):
         return Failure(name, f"{name}: {reason}")
 
@@ -107,6 +108,8 @@ def read_frame(
         registration,
         seen,
         tuple(relit(prepared(images.rotate(pixels, angle)), table) for angle in angles),
+        found.alpha_ignored,
+        found.brightest,
     )
 
 
@@ -139,12 +142,9 @@ def picture_size(pictures: Iterable[Picture]) -> tuple[int, int] | None:
 
 def _size(picture: Picture) -> tuple[int, int] | None:
     try:
-        if isinstance(picture, (str, Path)):
-            return images.read_size(picture)
-        height, width = images.as_image(picture).shape[:2]
+        return images.read_size(picture)
     except ImageError:  # whoever reads it says why
         return None
-    return height, width
 
 
 def readable_frames(

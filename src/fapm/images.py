@@ -1,51 +1,189 @@
-"""Bytes to RGB uint8, or a clear error.
+"""Pictures of every kind to RGB uint8, or a clear error.
 
-Pillow is the one decoder and the one resize of pictures: two different resizes cost points of
-AUROC. Its resize is antialiased, the encoders were trained with it, and OpenVINO and torch have it
-too. Masks and maps, which are not pictures, are resized by OpenCV.
+What decodes them is in :mod:`fapm.decoding` and :mod:`fapm.samples`, what brings them to another
+size in :mod:`fapm.resizing`.
 """
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image
 
+from fapm import decoding
 from fapm.errors import ImageError
+from fapm.resizing import (
+    Interpolation,
+    crop_window,
+    prepare,
+    resize_image,
+    restore_map,
+    rotate,
+)
+from fapm.samples import Rgb, grey_to_rgb, over_black, to_rgb
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "Decoded",
+    "Interpolation",
+    "Picture",
+    "as_image",
+    "crop_window",
+    "encode_jpeg",
+    "encode_png",
+    "is_path",
+    "is_picture",
+    "lasting",
+    "name_of",
+    "prepare",
+    "prepare_mask",
+    "read",
+    "read_image",
+    "read_levels",
+    "read_reduced",
+    "read_size",
+    "resize_image",
+    "resize_mask",
+    "restore_map",
+    "rotate",
+    "several",
+]
 
 MAX_PIXELS = 200_000_000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
-Interpolation = Literal["bilinear", "bicubic"]
-
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-_MIN_EDGE = 2
-_BITS_PER_SAMPLE = 258  # TIFF tag
-_ORIENTATION = 274  # EXIF tag; from _LYING on, rows and columns are exchanged
-_LYING = 5
-
-_pillow_limit_lock = threading.Lock()
-_T = TypeVar("_T")
+Picture: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image"
+    " | NDArray[np.uint8]"
+)
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Decoded:
+    """A picture's pixels, ``uint8 [h, w, 3]``, and height and width of the whole picture.
+
+    ``alpha_ignored`` and ``brightest`` are those of :class:`fapm.samples.Rgb`.
+    """
+
+    pixels: NDArray[np.uint8]
+    height: int
+    width: int
+    alpha_ignored: bool = False
+    brightest: int | None = None
+
+
+def is_path(picture: object) -> bool:
+    """Whether it names a file: a string or anything that is a path, such as ``os.DirEntry``."""
+    return isinstance(picture, (str, os.PathLike))
+
+
+def is_picture(picture: object) -> bool:
+    """Whether it is one picture, rather than several or nothing that has to do with them.
+
+    A path, bytes, a file, a Pillow picture, or an array of whatever library that is not a batch. An
+    array of paths is several.
+    """
+    if is_path(picture) or isinstance(picture, (bytes, bytearray, memoryview, Image.Image)):
+        return True
+    if isinstance(picture, np.ndarray):
+        return picture.ndim < 4 and picture.dtype.kind not in "UO"
+    return hasattr(picture, "read") or len(getattr(picture, "shape", ())) in (2, 3)
+
+
+def several(pictures: object) -> Iterable[Any]:
+    """Pictures, of one or of several.
+
+    Raises
+    ------
+    ImageError
+        They are neither.
+    """
+    if is_picture(pictures):
+        return [pictures]
+    if not isinstance(pictures, Iterable):
+        return [as_image(pictures)]  # or rather the error that says what it is
+    return pictures
+
+
+def lasting(picture: object) -> Any:
+    """A picture that can be read more than once: a file becomes its bytes, a path a ``Path``.
+
+    Raises
+    ------
+    ImageError
+        The file cannot be read.
+    """
+    if is_path(picture):
+        return Path(cast("str", picture))
+    if hasattr(picture, "read") and not isinstance(picture, Image.Image):
+        with _named(name_of(picture, "file")):
+            return _content(picture)
+    return picture
+
+
+def name_of(picture: object, name: str) -> str:
+    """What a picture is called: by its path or that of its file, or else ``name``."""
+    if is_path(picture):
+        return os.fspath(cast("str", picture))
+    attribute = "filename" if isinstance(picture, Image.Image) else "name"
+    known = getattr(picture, attribute, None)
+    return known if isinstance(known, str) and known else name
+
+
+def read(
+    picture: object, *, name: str = "array", edge: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Decoded:
+    """One picture, whatever it comes in, decoded by the same rules.
+
+    Parameters
+    ----------
+    picture
+        a path; the bytes of a file, or an open one, which is read from its beginning; a Pillow
+        picture; or an array as for :func:`as_image`.
+    name
+        of what has no path, for the message of an error.
+    edge
+        as in :func:`read_reduced`, for files and their bytes.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_image` and :func:`as_image`.
+    """
+    if is_path(picture):
+        return _decoded(*_decode(Path(cast("str", picture)), max_pixels, to_rgb, edge))
+    with _named(name):
+        if isinstance(picture, Image.Image):
+            rgb = decoding.decode_opened(picture, max_pixels, to_rgb)
+        elif isinstance(picture, (bytes, bytearray, memoryview)) or hasattr(picture, "read"):
+            file = BytesIO(_content(picture))
+            return _decoded(*decoding.decode(file, max_pixels, to_rgb, edge))
+        else:
+            rgb = _from_array(picture)
+    return _decoded(rgb, (rgb.pixels.shape[0], rgb.pixels.shape[1]))
+
+
+def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The picture in a JPEG, PNG, BMP, TIFF or WebP file, recognised by content, not by name.
 
     - EXIF orientation is applied.
     - 16-bit samples keep their high byte (12-bit ones their upper 8 bits), whatever the content:
       the same grey is the same grey in every picture.
-    - Transparent pictures are laid over black.
+    - Transparent pictures are laid over black; alpha that would hide everything is ignored.
     - CMYK is converted without a colour profile.
     - Of several pages or frames the first is taken.
+    - Damaged metadata of a PNG, or the missing end marker of a JPEG, costs nothing.
 
     Returns
     -------
@@ -55,19 +193,20 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     ------
     ImageError
         The file is missing, empty, damaged, no picture, smaller than 2 x 2, of a sample type
-        without a fixed range (float, signed, 32 bit) or has more than `max_pixels` pixels. The
-        size is judged from the header, before anything is decoded.
+        without a fixed range (float, signed, 32 bit), of a kind that is not decoded rightly, or has
+        more than `max_pixels` pixels. The size is judged from the header, before anything is
+        decoded.
     """
-    return _decode(Path(path), max_pixels, _to_rgb)[0]
+    return read(Path(path), max_pixels=max_pixels).pixels
 
 
 def read_reduced(
-    path: str | Path, edge: int, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str], edge: int, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """:func:`read_image` for what is going to be resized to `edge` pixels or less.
 
-    A JPEG is decoded at a half, a quarter or an eighth, as long as both of its edges keep `edge`
-    pixels: several times as fast, with no change in accuracy (measured, `docs/decisions.md`).
+    A JPEG is decoded at a quarter or an eighth, as long as both of its edges keep `edge` pixels:
+    several times as fast, with no change in accuracy (measured, `docs/decisions.md`).
 
     Returns
     -------
@@ -78,32 +217,27 @@ def read_reduced(
     ImageError
         As :func:`read_image`.
     """
-    return _decode(Path(path), max_pixels, _to_rgb, edge)
+    found = read(Path(path), edge=edge, max_pixels=max_pixels)
+    return found.pixels, (found.height, found.width)
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of the picture in a file, as :func:`read_image` would return it.
+def read_size(picture: object, name: str = "array") -> tuple[int, int]:
+    """Height and width of a picture, as :func:`read` would return it.
 
-    Only the header is read.
+    Of a file only the header is read.
 
     Raises
     ------
     ImageError
         The file is missing, empty or no picture.
     """
-    try:
-        _check_file(Path(path))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            with _beyond_pillow_limit(lambda: Image.open(path, formats=_FORMATS)) as picture:
-                width, height = picture.size
-                lying = picture.getexif().get(_ORIENTATION, 1) >= _LYING
-                return (width, height) if lying else (height, width)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
-    except Exception as error:  # as in _decode
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path}: {reason}") from error
+    if not is_path(picture):
+        found = read(picture, name=name)
+        return found.height, found.width
+    path = Path(cast("str", picture))
+    _check_file(path)
+    with _named(str(path)), _opened(path) as file:
+        return decoding.size_of(file)
 
 
 def read_levels(path: str | Path) -> tuple[NDArray[Any], bool]:
@@ -123,9 +257,9 @@ def read_levels(path: str | Path) -> tuple[NDArray[Any], bool]:
     """
     formats = []
 
-    def convert(picture: Image.Image) -> NDArray[Any]:
+    def convert(picture: Image.Image, bits: int) -> NDArray[Any]:
         formats.append(picture.format)
-        return _to_levels(picture)
+        return _to_levels(picture, bits)
 
     levels, _ = _decode(Path(path), MAX_PIXELS, convert)
     return levels, formats[0] in ("JPEG", "MPO")
@@ -146,70 +280,8 @@ def as_image(array: object, name: str = "array") -> NDArray[np.uint8]:
     ImageError
         Anything else; the message starts with `name`.
     """
-    expected = "expected uint8 0..255, [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA"
-    if not isinstance(array, np.ndarray):
-        raise ImageError(f"{name}: {type(array).__name__} is not a NumPy array; {expected}")
-    if array.dtype != np.uint8:
-        raise ImageError(f"{name}: dtype is {array.dtype}; {expected}")
-    channels = array.shape[2] if array.ndim == 3 else 1
-    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
-        hint = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
-        raise ImageError(f"{name}: shape is {list(array.shape)}; {expected}{hint}")
-    if min(array.shape[:2]) < _MIN_EDGE:
-        raise ImageError(f"{name}: {_too_small(array.shape[1], array.shape[0])}")
-    if channels == 4:
-        return _over_black(array)
-    if channels == 1:
-        return _grey_to_rgb(array.reshape(array.shape[:2]))
-    return np.ascontiguousarray(array)
-
-
-def resize_image(
-    image: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation = "bicubic"
-) -> NDArray[np.uint8]:
-    """``uint8 [H, W, 3]`` to a new ``uint8 [height, width, 3]``, antialiased when shrinking."""
-    resized = Image.fromarray(image).resize(
-        (width, height),
-        _FILTERS[interpolation],
-        # Pictures far larger than needed are first averaged by a whole factor: half the time, and
-        # at 3.0 hardly a grey level's difference.
-        reducing_gap=3.0,
-    )
-    return np.array(resized)
-
-
-def prepare(
-    image: NDArray[np.uint8], resize: int, crop: int | None, interpolation: Interpolation
-) -> NDArray[np.uint8]:
-    """The square frame the encoder sees: the whole picture squashed, then its centre.
-
-    `interpolation` is the encoder's own, see :class:`fapm.encoders.EncoderSpec`.
-
-    Returns
-    -------
-    ``uint8 [S, S, 3]`` with S = `crop`, or `resize` without a crop; contiguous.
-    """
-    window = crop_window(resize, crop)
-    resized = resize_image(image, resize, resize, interpolation)
-    return np.ascontiguousarray(resized[window, window])
-
-
-def rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
-    """Turn a picture counter-clockwise about its centre, within its own frame.
-
-    Where it turns out of the picture the border is repeated.
-
-    Returns
-    -------
-    ``uint8 [H, W, 3]`` as `image`.
-    """
-    height, width = image.shape[:2]
-    centre = ((width - 1) / 2, (height - 1) / 2)
-    turn = cv2.getRotationMatrix2D(centre, degrees, 1.0)
-    turned = cv2.warpAffine(
-        image, turn, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(turned, np.uint8)
+    with _named(name):
+        return _from_array(array).pixels
 
 
 def prepare_mask(mask: NDArray[np.bool_], resize: int, crop: int | None) -> NDArray[np.bool_]:
@@ -226,28 +298,6 @@ def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.
         mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
     )
     return np.asarray(resized, dtype=np.bool_)
-
-
-def restore_map(
-    anomaly_map: NDArray[np.float32], height: int, width: int, resize: int, crop: int | None
-) -> NDArray[np.float32]:
-    """The way back from :func:`prepare`: a map of the frame in the picture's own geometry.
-
-    Bilinear. Outside a centre crop nothing was seen and the map is 0.
-
-    Returns
-    -------
-    ``float32 [height, width]`` for an `anomaly_map` of ``float32 [S, S]``.
-    """
-    window = crop_window(resize, crop)
-    # Bordered by its own edge, not by zeros: interpolation would fade the map along the crop.
-    border = (window.start, resize - window.stop)
-    whole = np.pad(anomaly_map, (border, border), mode="edge")
-    resized = cv2.resize(whole, (width, height), interpolation=cv2.INTER_LINEAR)
-    restored = np.zeros((height, width), np.float32)
-    seen = _scale_window(window, resize, height), _scale_window(window, resize, width)
-    restored[seen] = resized[seen]
-    return restored
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
@@ -268,37 +318,77 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 def _decode(
     path: Path,
     max_pixels: int,
-    convert: Callable[[Image.Image], NDArray[Any]],
+    convert: Callable[[Image.Image, int], Any],
     edge: int | None = None,
-) -> tuple[NDArray[Any], tuple[int, int]]:
+) -> tuple[Any, tuple[int, int]]:
     _check_file(path)
+    with _named(str(path)), _opened(path) as file:
+        return decoding.decode(file, max_pixels, convert, edge)
+
+
+def _decoded(rgb: Rgb, size: tuple[int, int]) -> Decoded:
+    return Decoded(rgb.pixels, *size, rgb.alpha_ignored, rgb.brightest)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors inside begin with what the picture is called."""
     try:
-        # Pillow warns about metadata nobody reads here. Threads that overlap in catch_warnings may
-        # leave this filter behind; it is narrow enough for that to do no harm.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            with _beyond_pillow_limit(lambda: Image.open(path, formats=_FORMATS)) as picture:
-                _check_size(picture.size, max_pixels)
-                width, height = picture.size
-                if edge is not None:
-                    picture.draft(None, (edge, edge))  # of any other format it does nothing
-                _beyond_pillow_limit(picture.load)
-                if picture.getexif().get(_ORIENTATION, 1) >= _LYING:
-                    width, height = height, width
-                ImageOps.exif_transpose(picture, in_place=True)
-                return convert(picture), (height, width)
+        yield
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
-    except UnidentifiedImageError:
+        raise ImageError(f"{name}: {error}") from error.__cause__
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _content(picture: Any) -> bytes:
+    if not hasattr(picture, "read"):
+        data = bytes(picture)
+    else:
+        try:
+            if picture.seekable():
+                picture.seek(0)
+            data = picture.read()
+        except (OSError, ValueError) as error:
+            raise ImageError(f"cannot be read: {error}") from error
+    if not isinstance(data, bytes):
+        raise ImageError("the file is open as text; open it with mode 'rb'")
+    if not data:
+        raise ImageError("the file is empty (0 bytes); copy or save the picture again")
+    return data
+
+
+def _from_array(array: object) -> Rgb:
+    expected = "expected uint8 0..255, [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA"
+    if array is None:
         raise ImageError(
-            f"{path}: not a JPEG, PNG, BMP, TIFF or WebP picture that can be read; "
-            "remove it or save it again as PNG"
-        ) from None
-    except Exception as error:  # damaged bytes make Pillow raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(
-            f"{path}: damaged or cut off ({reason}); copy or save the picture again"
-        ) from error
+            "None is not a picture; cv2.imread gives it for a file that is missing or cannot be "
+            "read: give the path instead"
+        )
+    if not isinstance(array, np.ndarray):
+        hint = "; call .numpy(), with the channels last" if hasattr(array, "numpy") else ""
+        raise ImageError(f"{type(array).__name__} is not a NumPy array; {expected}{hint}")
+    array = np.asarray(array)  # of a matrix, which has two dimensions for ever
+    if array.dtype != np.uint8:
+        raise ImageError(f"dtype is {array.dtype}; {expected}")
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        hint = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        raise ImageError(f"shape is {list(array.shape)}; {expected}{hint}")
+    decoding.check_size((array.shape[1], array.shape[0]), math.inf)
+    if channels == 4:
+        return over_black(array)
+    if channels == 1:
+        return Rgb(grey_to_rgb(array.reshape(array.shape[:2])))
+    return Rgb(np.ascontiguousarray(array))
 
 
 def _check_file(path: Path) -> None:
@@ -310,59 +400,10 @@ def _check_file(path: Path) -> None:
         raise ImageError(f"{path}: the file is empty (0 bytes); copy or save the picture again")
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    pixels = width * height
-    if pixels > max_pixels:
-        raise ImageError(
-            f"{width} x {height} is {pixels:,} pixels, the limit is {max_pixels:,}; if the picture "
-            f"is genuine raise it with --max-pixels {pixels} (Python: max_pixels={pixels})"
-        )
-    if min(width, height) < _MIN_EDGE:
-        raise ImageError(_too_small(width, height))
-
-
-def _too_small(width: int, height: int) -> str:
-    return f"{width} x {height} is too small; at least {_MIN_EDGE} x {_MIN_EDGE} is needed"
-
-
-def _beyond_pillow_limit(action: Callable[[], _T]) -> _T:
-    """Run `action`; if Pillow's own limit on pixels stops it, once more without that limit.
-
-    Ours is an argument, Pillow's is one number for the whole process. It is lifted for the few
-    pictures that need it, one at a time, so that the old number always comes back.
-    """
-    try:
-        return action()
-    except Image.DecompressionBombError:
-        with _pillow_limit_lock:
-            limit = Image.MAX_IMAGE_PIXELS
-            # Not None: Pillow in another thread may just have seen a number and multiply it.
-            Image.MAX_IMAGE_PIXELS = 2**62
-            try:
-                return action()
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
-
-
-def _to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
-    if picture.mode in ("I", "F"):
-        kind = "32-bit float" if picture.mode == "F" else "signed or 32-bit"
-        raise ImageError(
-            f"{kind} samples have no fixed range; save the picture with 8 or 16 bits per channel"
-        )
-    if picture.mode.startswith("I;16"):
-        shift = _sample_bits(picture) - 8
-        return _grey_to_rgb((np.asarray(picture) >> shift).astype(np.uint8))
-    if picture.has_transparency_data:
-        return _over_black(np.asarray(picture.convert("RGBA")))
-    return np.array(picture.convert("RGB"))
-
-
-def _to_levels(picture: Image.Image) -> NDArray[Any]:
+def _to_levels(picture: Image.Image, bits: int) -> NDArray[Any]:
     if picture.mode.startswith(("I", "F")):  # not by way of 8 bits: a 16-bit mask may count 0, 1, 2
         return np.asarray(picture)
-    levels: NDArray[np.uint8] = _to_rgb(picture).max(axis=2)
+    levels: NDArray[np.uint8] = to_rgb(picture, bits).pixels.max(axis=2)
     if levels.any():
         return levels
     if picture.mode == "P":  # labels 0 and 1 with a palette that nobody filled
@@ -371,35 +412,3 @@ def _to_levels(picture: Image.Image) -> NDArray[Any]:
         alpha: NDArray[np.uint8] = np.asarray(picture.convert("RGBA"))[:, :, 3]
         return alpha if alpha.min() < alpha.max() else levels
     return levels
-
-
-def _sample_bits(picture: Image.Image) -> int:
-    """Significant bits of a picture that Pillow holds with 16 bits."""
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        return int(picture.tag_v2[_BITS_PER_SAMPLE][0])
-    return 16
-
-
-def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def _over_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    product = rgba[:, :, :3].astype(np.uint16) * rgba[:, :, 3:]  # at most 255 * 255: fits
-    return ((product + 127) // 255).astype(np.uint8)
-
-
-def crop_window(resize: int, crop: int | None) -> slice:
-    """Where the centre crop begins and ends along one edge of the resized picture."""
-    size = resize if crop is None else crop
-    start = (resize - size) // 2
-    return slice(start, start + size)
-
-
-def _scale_window(window: slice, resize: int, edge: int) -> slice:
-    """The pixels of an edge of `edge` pixels whose centres fall in `window` of `resize`."""
-
-    def first_centre(position: int) -> int:
-        return -((resize - 2 * position * edge) // (2 * resize))  # ceil(position * scale - 0.5)
-
-    return slice(first_centre(window.start), first_centre(window.stop))

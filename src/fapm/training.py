@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from fapm import folder_names
+from fapm import folder_names, images
 from fapm.datasets import Dataset, load_dataset
 from fapm.errors import CategoryError, DatasetError
 from fapm.folders import left_out, refuse_unusable
@@ -40,14 +38,16 @@ def training_pictures(source: object) -> Taken:
     ----------
     source
         a folder (searched recursively; of a data set's folder only its training pictures are
-        taken), a picture file, a list of those, an array uint8 ``[N, H, W, 3]``, or any iterable
-        of paths and arrays uint8 ``[H, W, 3]`` or ``[H, W]``. A picture that is named twice is
-        taken once. What was found before is returned as it is.
+        taken), a picture as :func:`fapm.images.read` takes it, a list of those, or an array uint8
+        ``[N, H, W, 3]``. A picture that is named twice is taken once. A :class:`Taken` is returned
+        as it is.
 
     Raises
     ------
     DatasetError
         No such folder, no pictures in it, or a folder whose pictures are not all good.
+    ImageError
+        It is nothing that pictures come in.
     """
     if isinstance(source, Taken):
         return source
@@ -86,15 +86,11 @@ def _taken(
 
 
 def _flat(source: object) -> Iterator[Picture]:
-    if isinstance(source, (str, Path)):
-        yield Path(source)
-    elif isinstance(source, np.ndarray):
-        yield from source if source.ndim == 4 else [source]
-    elif isinstance(source, Iterable):
-        for item in source:
-            yield from _flat(item)
+    if images.is_picture(source):
+        yield images.lasting(source)
     else:
-        raise TypeError(f"expected a folder, paths or arrays, not {type(source).__name__}")
+        for item in images.several(source):
+            yield from _flat(item)
 
 
 def _load(folder: Path) -> Dataset:

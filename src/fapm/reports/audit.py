@@ -36,11 +36,7 @@ def write_audit(
     items = []
     for number in audit.order.tolist()[:shown]:
         picture, frame = pictures[audit.sources[number]], audit.frames[number]
-        pixels = (
-            images.read_image(Path(picture), max_pixels)
-            if isinstance(picture, (str, Path))
-            else images.as_image(picture)
-        )
+        pixels = images.read(picture, max_pixels=max_pixels).pixels
         small, small_map, _ = thumbnails(pixels, audit.anomaly_map(number), None)
         cells = found.cells[number]
         row, column = np.unravel_index(cells.argmax(), cells.shape)
