@@ -81,17 +81,6 @@ def neighbour_patches(rows: int, columns: int, radius: int) -> list[list[int]]:
     ]
 
 
-def finest(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """Height and width of the map with the most cells, the first of several.
-
-    Examples
-    --------
-    >>> finest([(14, 14), (28, 28)])
-    (28, 28)
-    """
-    return max(sizes, key=math.prod)
-
-
 def upsample_index(
     size: tuple[int, int], onto: tuple[int, int], mode: str = "nearest"
 ) -> NDArray[np.int64]:
@@ -242,3 +231,8 @@ def gaussian_matrix(pixels: int, sigma: float) -> NDArray[np.float64]:
     gaussian = np.zeros((pixels, pixels))
     np.add.at(gaussian, (np.repeat(rows, len(steps)), source.ravel()), np.tile(kernel, pixels))
     return gaussian
+
+
+def finest(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """The height and width of the map with the most cells, the first of several."""
+    return max(sizes, key=lambda size: size[0] * size[1])
