@@ -48,15 +48,13 @@ def bank_of(features: Floats, **knobs: Any) -> MemoryBank:
 def memorised(
     features: torch.Tensor, *, grid: int, ratio: float, max_keys: int | None = None, **knobs: Any
 ) -> MemoryBank:
-    height, width = features.shape[-2:]
-    cells = cells_by_patch(height, width, grid)
-    sizes = [(height, width)]
-    (budget,) = budgets(sizes, len(features), grid=grid, ratio=ratio, max_keys=max_keys)
+    size = (features.shape[2], features.shape[3])
+    cells = cells_by_patch(*size, grid)
+    (budget,) = budgets([size], len(features), grid=grid, ratio=ratio, max_keys=max_keys)
     return build_bank(
         lambda patch: patch_vectors(features, cells[patch]),
         budget,
-        height=height,
-        width=width,
+        size,
         grid=grid,
         **knobs,
     )

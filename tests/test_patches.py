@@ -9,7 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import reference
-from fapm.memory.geometry import cells_by_patch, neighbour_patches, patch_grid, patch_of_cell
+from fapm.memory.geometry import (
+    cells_by_patch,
+    finest,
+    neighbour_patches,
+    patch_grid,
+    patch_of_cell,
+)
 from fapm.memory.patches import aggregate, concatenate_layers, patch_vectors
 
 EDGES = st.integers(1, 40)
@@ -79,6 +85,10 @@ def test_where_the_grid_divides_the_map_patches_are_the_papers(
 ) -> None:
     blocks = np.kron(np.arange(grid * grid).reshape(grid, grid), np.ones((size, size), int))
     np.testing.assert_array_equal(patch_of_cell(cells, cells, grid), blocks)
+
+
+def test_the_finest_map_has_the_most_cells_and_is_the_first_of_several() -> None:
+    assert finest([(5, 2), (3, 4), (2, 6), (11, 1)]) == (3, 4)
 
 
 def test_a_grid_larger_than_the_map_has_one_patch_per_cell() -> None:

@@ -62,13 +62,11 @@ def memorise_layer(
         of the frames; default: a square that is not cut.
     """
     layout = layout or layout_of(config)
-    height, width = size
     with one_thread():
         return build_bank(
             vectors,
             budget,
-            height=height,
-            width=width,
+            size,
             grid=layout.grid(config.grid),
             sampling=config.sampling,
             distance_unit=config.distance_unit,

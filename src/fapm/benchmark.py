@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib.metadata import version
@@ -37,6 +37,8 @@ from fapm.pipeline import Progress
 _WARM_UP = 5
 _BLOCK = 4
 _PICTURE_EDGE = 512
+# What is inspected in one go: each frame or file so many times.
+_AT_ONCE = 8
 
 
 @dataclass
@@ -112,59 +114,22 @@ def benchmark(
     detector.fit(pictures, progress=progress)
     fit_seconds = time.perf_counter() - start
     fitted = detector.fitted_
-    exact = _in_fp32(fitted, config)
-    interpolation = fitted.encoder.spec.interpolation
     chosen, frames = readable_frames(
-        pictures, config, interpolation, count=_BLOCK, max_pixels=images.MAX_PIXELS
+        pictures,
+        config,
+        fitted.encoder.spec.interpolation,
+        count=_BLOCK,
+        max_pixels=images.MAX_PIXELS,
     )
-    frame = cycle(frames)
-    encoder = open_encoder(fitted.encoder, runtime)
-    patchcore = open_engine(_patchcore(fitted, exact, frames, runtime), runtime)
-
     with tempfile.TemporaryDirectory() as folder:
         files = [_as_file(picture, Path(folder, f"{i}.jpg")) for i, picture in enumerate(chosen)]
-        decoded = [images.read_reduced(file, config.resize)[0] for file in files]
-        file, picture = cycle(files), cycle(decoded)
-        prediction = detector.predict(files[0])
-        stages = {
-            "encoder": Stage(lambda: encoder.features([next(frame)])),
-            "pipeline": Stage(lambda: detector.engine_.run([next(frame)])),
-            "patchcore": Stage(lambda: patchcore.run([next(frame)])),
-            "decode": Stage(lambda: images.read_reduced(next(file), config.resize)),
-            "resize": Stage(
-                lambda: images.prepare(next(picture), config.resize, config.crop, interpolation)
-            ),
-            "map": Stage(lambda: prediction.anomaly_map),
-            "wall": Stage(lambda: detector.predict(next(file)).anomaly_map),
-        }
-        if fitted.encoder.precision != "fp32":
-            plain = open_engine(_with_encoder(fitted, exact), runtime)
-            stages["pipeline_fp32"] = Stage(lambda: plain.run([next(frame)]))
-        if (light := fitted.light) is not None:
-            stages["light"] = Stage(lambda: relit(seen := next(frame), light.table(seen)))
-        if (aligner := detector.aligner_) is not None:
-            stages["align"] = Stage(
-                lambda: aligner.place(seen := next(frame), aligner.register(seen))
-            )
-        take_turns(list(stages.values()), rounds, progress)
-        several = Stage(lambda: detector.engine_.run(frames * 8))
-        several.turn()
-        start = time.perf_counter()
-        inspected = [p.anomaly_map for p in detector.predict(files * 8)]
-        fps_wall = len(inspected) / (time.perf_counter() - start)
-    medians = {f"{name}_ms": stage.median for name, stage in stages.items()}
+        timed = stages(detector, frames, files)
+        take_turns(list(timed.values()), rounds, progress)
+        fps_device = _fps_device(detector, frames, timed["pipeline"])
+        fps_wall = _fps_wall(detector, files)
     return {
-        **medians,
-        "search_ms": medians["pipeline_ms"] - medians["encoder_ms"],
-        "pipeline_p95_ms": _percentile(stages["pipeline"], 95),
-        "pipeline_p99_ms": _percentile(stages["pipeline"], 99),
-        "pipeline_over_encoder": medians["pipeline_ms"] / medians["encoder_ms"],
-        "patchcore_over_pipeline": medians["patchcore_ms"] / medians["pipeline_ms"],
-        "fps_device": (
-            1000 / medians["pipeline_ms"]
-            if runtime.hint == "latency"
-            else 8000 * len(frames) / several.median
-        ),
+        **_times(timed),
+        "fps_device": fps_device,
         "fps_wall": fps_wall,
         "fit_seconds": fit_seconds,
         "encoder": config.encoder,
@@ -180,6 +145,47 @@ def benchmark(
         "peak_mb": peak_mb(),
         **machine(),
     }
+
+
+def stages(
+    detector: Detector, frames: Sequence[NDArray[np.uint8]], files: Sequence[Path]
+) -> dict[str, Stage]:
+    """What :func:`benchmark` times, by name.
+
+    Parameters
+    ----------
+    frames
+        RGB uint8 ``[S, S, 3]`` each, taken in turn.
+    files
+        pictures, taken in turn.
+    """
+    fitted, config, runtime = detector.fitted_, detector.config, detector.runtime
+    interpolation = fitted.encoder.spec.interpolation
+    exact = _in_fp32(fitted, config)
+    encoder = open_encoder(fitted.encoder, runtime)
+    patchcore = open_engine(_patchcore(fitted, exact, frames, runtime), runtime)
+    decoded = [images.read_reduced(file, config.resize)[0] for file in files]
+    frame, file, picture = cycle(frames), cycle(files), cycle(decoded)
+    prediction = detector.predict(files[0])
+    timed = {
+        "encoder": Stage(lambda: encoder.features([next(frame)])),
+        "pipeline": Stage(lambda: detector.engine_.run([next(frame)])),
+        "patchcore": Stage(lambda: patchcore.run([next(frame)])),
+        "decode": Stage(lambda: images.read_reduced(next(file), config.resize)),
+        "resize": Stage(
+            lambda: images.prepare(next(picture), config.resize, config.crop, interpolation)
+        ),
+        "map": Stage(lambda: prediction.anomaly_map),
+        "wall": Stage(lambda: detector.predict(next(file)).anomaly_map),
+    }
+    if fitted.encoder.precision != "fp32":
+        plain = open_engine(_with_encoder(fitted, exact), runtime)
+        timed["pipeline_fp32"] = Stage(lambda: plain.run([next(frame)]))
+    if (light := fitted.light) is not None:
+        timed["light"] = Stage(lambda: relit(seen := next(frame), light.table(seen)))
+    if (aligner := detector.aligner_) is not None:
+        timed["align"] = Stage(lambda: aligner.place(seen := next(frame), aligner.register(seen)))
+    return timed
 
 
 def synthetic_pictures(count: int, seed: int) -> list[Picture]:
@@ -230,7 +236,7 @@ def _patchcore(
     fitted: Fitted, exact: FrozenEncoder, frames: Sequence[NDArray[np.uint8]], runtime: Runtime
 ) -> Fitted:
     """PatchCore with as many keys as 10 % of the training pictures' vectors, drawn at random."""
-    height, width = max((s[1:] for s in exact.shapes), key=lambda size: size[0] * size[1])
+    height, width = geometry.finest(shape[1:] for shape in exact.shapes)
     layers = open_encoder(exact, runtime).features(frames)
     aligned = [
         f.reshape(*f.shape[:2], -1)[:, :, geometry.upsample_index(f.shape[2:], (height, width))]
@@ -260,8 +266,35 @@ def _patchcore(
     return replace(fitted, config=config, encoder=exact, banks=(bank,))
 
 
-def _percentile(stage: Stage, percent: float) -> float:
-    return float(np.percentile(stage.times, percent))
+def _times(timed: Mapping[str, Stage]) -> dict[str, float]:
+    """Medians of all stages, and what follows from them."""
+    medians = {f"{name}_ms": stage.median for name, stage in timed.items()}
+    p95, p99 = np.percentile(timed["pipeline"].times, (95, 99)).tolist()
+    return {
+        **medians,
+        "search_ms": medians["pipeline_ms"] - medians["encoder_ms"],
+        "pipeline_p95_ms": p95,
+        "pipeline_p99_ms": p99,
+        "pipeline_over_encoder": medians["pipeline_ms"] / medians["encoder_ms"],
+        "patchcore_over_pipeline": medians["patchcore_ms"] / medians["pipeline_ms"],
+    }
+
+
+def _fps_device(detector: Detector, frames: Sequence[NDArray[np.uint8]], pipeline: Stage) -> float:
+    """Frames per second through the graph alone; ``pipeline`` is a frame by itself."""
+    if detector.runtime.hint == "latency":
+        return 1000 / pipeline.median
+    many = [*frames] * _AT_ONCE
+    several = Stage(lambda: detector.engine_.run(many))
+    several.turn()
+    return 1000 * len(many) / several.median
+
+
+def _fps_wall(detector: Detector, files: Sequence[Path]) -> float:
+    """Files per second, from file to verdict and map."""
+    start = time.perf_counter()
+    inspected = [p.anomaly_map for p in detector.predict([*files] * _AT_ONCE)]
+    return len(inspected) / (time.perf_counter() - start)
 
 
 def peak_mb() -> float | None:

@@ -79,7 +79,7 @@ class Search:
         """
         device = features[0].device
         sizes = [(b.height, b.width) for b in self.banks]
-        finest = max(sizes, key=lambda size: size[0] * size[1])
+        finest = geometry.finest(sizes)
         indices = [
             torch.from_numpy(
                 geometry.upsample_index(size, finest, self.config.coarse_upsampling)

@@ -12,6 +12,7 @@ from fapm.drift import DriftMonitor
 from fapm.engines import Scored
 from fapm.fitted import Fitted
 from fapm.frames import Frame
+from fapm.memory import geometry
 from fapm.prediction import Box, Comparison, Prediction
 
 
@@ -60,14 +61,14 @@ def _comparison(fitted: Fitted, scored: Scored, row: int, frame: Frame) -> Compa
     layer = int(scored.distances[row].argmax())
     bank, key = fitted.banks[layer], int(scored.keys[row, layer])
     picture = int(bank.pictures[key])
-    finest = max(fitted.banks, key=lambda b: b.height * b.width)
+    height, width = geometry.finest((b.height, b.width) for b in fitted.banks)
     here = frame.registration.matrix if frame.registration else None
     there = fitted.alignment.matrices[picture] if fitted.alignment else None
     return Comparison(
         picture=fitted.pictures[picture],
         distance=float(scored.distances[row, layer]),
         layer=fitted.encoder.spec.layers[layer] if config.layer_wise else "all",
-        here=_box(fitted, int(scored.cells[row]), finest.height, finest.width, here),
+        here=_box(fitted, int(scored.cells[row]), height, width, here),
         there=_box(fitted, int(bank.cells[key]), bank.height, bank.width, there),
         thumbnail=fitted.thumbnails.get(picture),
     )

@@ -22,6 +22,7 @@ from fapm.config import Config
 from fapm.errors import RoiError
 from fapm.fitted import Fitted, Roi
 from fapm.layout import Layout, layout_of, near_shape, pixel_size, same_shape
+from fapm.memory import geometry
 
 Region: TypeAlias = "str | Path | NDArray[np.bool_] | Mapping[str, Any]"
 
@@ -216,7 +217,7 @@ def inspected_cells(
     """
     layout = layout or layout_of(config)
     sizes = [layout.side_by_side((height, width)) for _, height, width in shapes]
-    finest = max(sizes, key=lambda size: size[0] * size[1])
+    finest = geometry.finest(sizes)
     if not config.layer_wise:
         sizes = [finest]
     if roi is None:

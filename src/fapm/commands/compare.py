@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from fapm.compare import running, tables
 from fapm.compare.methods import DEFAULT, KNOWN, parse_methods
 from fapm.compare.setting import Setting
 from fapm.config import Config
-from fapm.datasets import LAYOUTS, load_dataset
+from fapm.datasets import LAYOUTS, Sample, load_dataset
 from fapm.engines import Runtime, installed
 from fapm.errors import ConfigError, DatasetError, EngineError, ImageError
 from fapm.files import refuse_unwritable, replaced_when_complete
@@ -51,14 +52,8 @@ def compare_command(
     All see the same frames through the same encoder, and are measured alike.
     """
     names = parse_methods(methods)
-    require_plain(config, "compare")
-    if config.align != "none":
-        raise ConfigError("align: every method gets the same frames; leave it out")
-    if config.light != "none":
-        raise ConfigError("light: every method gets the same frames; leave it out")
-    for package in ("torch", "timm"):
-        if not installed(package):
-            raise EngineError(f"compare: {package} is not installed; type: pip install 'fapm[fit]'")
+    _refuse_what_cannot_be_compared(config)
+    _refuse_missing_packages()
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"timeout: {timeout:g} is not above 0 seconds")
     data = load_dataset(dataset, layout, category)
@@ -73,13 +68,7 @@ def compare_command(
     console.remark(quiet, data.message)
     for line in data.warnings:
         console.remark(quiet, f"warning: {line}")
-    readable = _readable([*good, *(sample.path for sample in data.test)], config, max_pixels, quiet)
-    good = tuple(path for path in good if path in readable)
-    test = tuple(sample for sample in data.test if sample.path in readable)
-    for what, pictures in (("training", good), ("test", test)):
-        if not pictures:
-            raise ImageError(f"{dataset}: none of the {what} pictures can be read")
-    task = running.Task(Setting(config, runtime, max_pixels), good, test)
+    task = _task(dataset, good, data.test, Setting(config, runtime, max_pixels), quiet)
     rows = []
     with console.progress(quiet) as advance:
         for row in running.compare(names, task, timeout=timeout):
@@ -94,12 +83,41 @@ def compare_command(
                 file.write(text.encode())
 
 
-def _readable(paths: list[Path], config: Config, max_pixels: int, quiet: bool) -> set[Path]:
+def _refuse_what_cannot_be_compared(config: Config) -> None:
+    require_plain(config, "compare")
+    for name in ("align", "light"):
+        if getattr(config, name) != "none":
+            raise ConfigError(f"{name}: every method gets the same frames; leave it out")
+
+
+def _refuse_missing_packages() -> None:
+    for package in ("torch", "timm"):
+        if not installed(package):
+            raise EngineError(f"compare: {package} is not installed; type: pip install 'fapm[fit]'")
+
+
+def _task(
+    dataset: Path, good: Sequence[Path], test: Sequence[Sample], setting: Setting, quiet: bool
+) -> running.Task:
+    """What every method gets: those pictures that can be read."""
+    readable = _readable([*good, *(sample.path for sample in test)], setting, quiet)
+    task = running.Task(
+        setting,
+        tuple(path for path in good if path in readable),
+        tuple(sample for sample in test if sample.path in readable),
+    )
+    for what, pictures in (("training", task.good), ("test", task.test)):
+        if not pictures:
+            raise ImageError(f"{dataset}: none of the {what} pictures can be read")
+    return task
+
+
+def _readable(paths: Sequence[Path], setting: Setting, quiet: bool) -> set[Path]:
     """The pictures that can be read: all methods get the same."""
 
     def fault(path: Path) -> str:
         try:
-            images.read_reduced(path, config.resize, max_pixels)
+            images.read_reduced(path, setting.config.resize, setting.max_pixels)
         except ImageError as error:
             return str(error)
         return ""

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fapm.compare.method import collect, refuse_too_large
+from fapm.memory import geometry
 from fapm.memory.patches import concatenate_layers
 
 # Covariances are made for so many positions at a time, in float64.
@@ -68,7 +69,7 @@ class Padim:
 
     def score(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Largest distances ``[B]`` and those of all positions ``[B, H, W]``."""
-        height, width = max((f.shape[-2:] for f in layers), key=lambda size: size[0] * size[1])
+        height, width = geometry.finest((f.shape[2], f.shape[3]) for f in layers)
         off = (self._embed(layers) - self._mean).permute(1, 2, 0)  # [P, d, B]
         distances = torch.linalg.vector_norm(self._whitening @ off, dim=1).T  # [B, P]
         return distances.amax(dim=1), distances.reshape(-1, height, width)

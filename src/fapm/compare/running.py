@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import signal
 import statistics
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +25,7 @@ from fapm.errors import FapmError, ImageError
 from fapm.frames import Frame, read_frame
 from fapm.images import prepare_mask
 from fapm.masks import read_masks
+from fapm.processes import Call, ProcessDiedError
 
 # The first pictures pay for what is made on first use.
 _WARM_UP = 2
@@ -85,40 +83,29 @@ def compare(names: Sequence[str], task: Task, *, timeout: float | None = None) -
 
 def _in_own_process(name: str, build: Build, task: Task, timeout: float | None) -> Row:
     """One method's row. Its process can be ended, and its memory is its own."""
-    context = multiprocessing.get_context("spawn")
-    receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(name, build, task, sending), daemon=True)
-    process.start()
-    sending.close()
+    call = Call(_row, name, build, task)
     try:
-        if not receiving.poll(timeout):
+        if not call.connection.poll(timeout):
             return Row(name, "failed", note=f"not done after {timeout:g} s (--timeout)")
-        row: Row = receiving.recv()
-    except EOFError:  # it ended without a word
-        process.join()
-        note = f"its process ended with exit code {process.exitcode} (out of memory?)"
-        return Row(name, "failed", note=note)
+        return call.result()
+    except ProcessDiedError as error:
+        return Row(name, "failed", note=f"{error} (out of memory?)")
     finally:
-        process.kill()
-        process.join()
-        receiving.close()
-    return row
+        call.end()
 
 
-def _work(name: str, build: Build, task: Task, sending: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+def _row(name: str, build: Build, task: Task) -> Row:
     # Peers have much to say; stdout is for the table.
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     try:
-        row = measure(name, build, task)
+        return measure(name, build, task)
     except FapmError as error:
-        row = Row(name, "failed", note=str(error))
+        return Row(name, "failed", note=str(error))
     except Exception as error:  # peers raise what they like
         said = " ".join(str(error).split())[:200]
-        row = Row(name, "failed", note=f"{type(error).__name__}: {said}")
-    sending.send(row)
+        return Row(name, "failed", note=f"{type(error).__name__}: {said}")
 
 
 def measure(name: str, build: Build, task: Task) -> Row:

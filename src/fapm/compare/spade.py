@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fapm.compare.method import collect
+from fapm.memory import geometry
 from fapm.memory.patches import concatenate_layers
 from fapm.memory.search import pairwise_squared
 
@@ -63,7 +64,7 @@ class Spade:
 
     def score(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Image scores ``[B]`` and squared distances of cells ``[B, H, W]``."""
-        height, width = max((f.shape[-2:] for f in layers), key=lambda size: size[0] * size[1])
+        height, width = geometry.finest((f.shape[2], f.shape[3]) for f in layers)
         squared = pairwise_squared(_pool(layers), self._pooled)  # [B, N]
         count = min(self._neighbours, len(self._pooled))
         nearest, pictures = squared.topk(count, largest=False)  # [B, K]

@@ -5,11 +5,14 @@ Not in the paper, which fits once. Of the old pictures nothing is needed but the
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fapm.memory import coreset
@@ -54,54 +57,95 @@ def extend_bank(
     """
     cells = cells_by_patch(bank.height, bank.width, bank.grid, bank.inside)
     inspected = [patch for patch, own in enumerate(cells) if len(own)]
-    held: list[int] = np.diff(bank.offsets).tolist()
-    starts: list[int] = bank.offsets[:-1].tolist()
 
     def candidates(patch: int) -> Tensor:  # [k + n V, C]
-        old = bank.keys[starts[patch] : starts[patch] + held[patch]]
-        return torch.cat([torch.from_numpy(old), vectors(patch)])
+        return torch.cat([torch.from_numpy(bank.keys[_rows(bank, patch)]), vectors(patch)])
 
+    held = np.diff(bank.offsets)[inspected].tolist()
     coresets = [
-        coreset.GreedyCoreset(partial(candidates, patch), given=0 if replace else held[patch])
-        for patch in inspected
+        coreset.GreedyCoreset(partial(candidates, patch), given=0 if replace else count)
+        for patch, count in zip(inspected, held, strict=True)
     ]
+    wanted = [count + more[patch] for patch, count in zip(inspected, held, strict=True)]
     if sampling == "equal-radius":
-        counts = [held[patch] for patch in inspected]
         widths = [len(cells[patch]) for patch in inspected]
-        budget = sum(counts) + sum(more[patch] for patch in inspected)
-        indices = _share_out(coresets, counts, budget, widths, first, replace)
+        indices = _share_out(coresets, held, sum(wanted), widths, first, replace)
     else:
-        for chosen, patch in zip(coresets, inspected, strict=True):
-            chosen.extend(held[patch] + more[patch])
-        indices = [c.indices for c in coresets]
-
+        for chosen, count in zip(coresets, wanted, strict=True):
+            chosen.extend(count)
+        indices = [chosen.indices for chosen in coresets]
     orders = dict(zip(inspected, map(np.array, indices), strict=True))
-    keys, pictures, numbers, radii = [], [], [], []
-    for patch, count in enumerate(held):
-        old = slice(starts[patch], starts[patch] + count)
-        if patch not in orders:
-            keys.append(torch.from_numpy(bank.keys[old]))
-            pictures.append(bank.pictures[old])
-            numbers.append(bank.cells[old])
-            radii.append(float(bank.radii[patch]))
-            continue
-        among, order = candidates(patch), orders[patch]
-        keys.append(among[torch.from_numpy(order)])
-        width, fresh = len(cells[patch]), np.arange(len(among) - count)
-        pictures.append(np.concatenate([bank.pictures[old], first + fresh // width])[order])
-        numbers.append(np.concatenate([bank.cells[old], cells[patch][fresh % width]])[order])
-        radii.append(_bound(among, keys[-1], count, float(bank.radii[patch])))
-    return MemoryBank(
-        keys=torch.cat(keys).numpy(),
-        offsets=np.cumsum([0, *map(len, pictures)]),
-        pictures=np.concatenate(pictures),
-        cells=np.concatenate(numbers),
-        radii=np.array(radii, np.float32),
-        unit=bank.unit,
-        height=bank.height,
-        width=bank.width,
-        grid=bank.grid,
-        inside=bank.inside,
+    return _assembled(
+        bank,
+        [
+            _grown(bank, patch, candidates(patch), orders[patch], own, first)
+            if patch in orders
+            else _unchanged(bank, patch)
+            for patch, own in enumerate(cells)
+        ],
+    )
+
+
+class _Patch(NamedTuple):
+    """A patch's keys float32 ``[k, C]``, the picture and cell of each, and its radius."""
+
+    keys: NDArray[np.float32]
+    pictures: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    radius: float
+
+
+def _rows(bank: MemoryBank, patch: int) -> slice:
+    """Where in the bank the keys of a patch are."""
+    return slice(int(bank.offsets[patch]), int(bank.offsets[patch + 1]))
+
+
+def _unchanged(bank: MemoryBank, patch: int) -> _Patch:
+    rows = _rows(bank, patch)
+    return _Patch(bank.keys[rows], bank.pictures[rows], bank.cells[rows], float(bank.radii[patch]))
+
+
+def _grown(
+    bank: MemoryBank,
+    patch: int,
+    candidates: Tensor,
+    chosen: NDArray[np.int64],
+    cells: NDArray[np.int64],
+    first: int,
+) -> _Patch:
+    """A patch with the ``chosen`` of its candidates as keys.
+
+    Parameters
+    ----------
+    candidates
+        the patch's keys, and behind them its vectors in the new pictures, float32 ``[k + n V, C]``.
+    chosen
+        int64, which of them.
+    cells
+        int64 ``[V]``, the patch's cells that are inspected.
+    first
+        number of the first new picture.
+    """
+    old = _unchanged(bank, patch)
+    held, fresh = len(old.keys), np.arange(len(candidates) - len(old.keys))
+    keys = candidates[torch.from_numpy(chosen)]
+    return _Patch(
+        keys.numpy(),
+        np.concatenate([old.pictures, first + fresh // len(cells)])[chosen],
+        np.concatenate([old.cells, cells[fresh % len(cells)]])[chosen],
+        _bound(candidates, keys, held, old.radius),
+    )
+
+
+def _assembled(bank: MemoryBank, patches: Sequence[_Patch]) -> MemoryBank:
+    """The bank with other keys."""
+    return dataclasses.replace(
+        bank,
+        keys=np.concatenate([patch.keys for patch in patches]),
+        offsets=np.cumsum([0, *(len(patch.keys) for patch in patches)]),
+        pictures=np.concatenate([patch.pictures for patch in patches]),
+        cells=np.concatenate([patch.cells for patch in patches]),
+        radii=np.array([patch.radius for patch in patches], np.float32),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -133,15 +133,15 @@ def inside_cells(
     -------
     per layer bool ``[H * W]``
     """
-    finest = max(sizes, key=lambda size: size[0] * size[1])
+    onto = finest(sizes)
     rows, columns = coverage or [
-        coverage_matrix(cells, edge) for cells, edge in zip(finest, roi.shape, strict=True)
+        coverage_matrix(cells, edge) for cells, edge in zip(onto, roi.shape, strict=True)
     ]
     counted = np.flatnonzero(rows @ roi @ columns.T >= 0.5 - 1e-9)
     layers = []
     for size in sizes:
         inside = np.zeros(size[0] * size[1], np.bool_)
-        inside[upsample_index(size, finest, upsampling)[counted]] = True
+        inside[upsample_index(size, onto, upsampling)[counted]] = True
         layers.append(inside)
     return layers
 
@@ -231,3 +231,8 @@ def gaussian_matrix(pixels: int, sigma: float) -> NDArray[np.float64]:
     gaussian = np.zeros((pixels, pixels))
     np.add.at(gaussian, (np.repeat(rows, len(steps)), source.ravel()), np.tile(kernel, pixels))
     return gaussian
+
+
+def finest(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """The height and width of the map with the most cells, the first of several."""
+    return max(sizes, key=lambda size: size[0] * size[1])

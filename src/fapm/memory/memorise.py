@@ -88,9 +88,8 @@ def budgets(
 def build_bank(
     vectors: Callable[[int], Tensor],
     budget: Budget,
+    size: tuple[int, int],
     *,
-    height: int,
-    width: int,
     grid: Grid,
     sampling: str,
     distance_unit: str,
@@ -106,14 +105,15 @@ def build_bank(
         as :func:`fapm.memory.patches.patch_vectors`,
         float32 ``[N * V, C]``. It is called again whenever they are needed, so that one patch's
         vectors are held at a time.
-    height, width
-        cells of the layer's feature map.
+    size
+        height and width of the layer's feature map, in cells.
     grid, sampling, distance_unit, far_threshold
         as in :class:`fapm.Config`.
     inside
         bool ``[H * W]``, the cells that are inspected; default: all. ``vectors`` is not called for
         a patch without any, which gets no keys.
     """
+    height, width = size
     cells = cells_by_patch(height, width, grid, inside)
     inspected = [patch for patch, own in enumerate(cells) if len(own)]
     coresets = []

@@ -14,7 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fapm.memory.geometry import Grid, cells_by_patch, neighbour_patches, patch_grid, upsample_index
+from fapm.memory.geometry import (
+    Grid,
+    cells_by_patch,
+    finest,
+    neighbour_patches,
+    patch_grid,
+    upsample_index,
+)
 
 # A cell is as far from normal as from this many other pictures on average: one alike is not enough
 # to make it normal, or two pictures with the same defect would hide each other.
@@ -80,7 +87,7 @@ def find_outliers(
     progress
         called with patches done and their number.
     """
-    finest = max(sizes, key=lambda size: size[0] * size[1])
+    onto = finest(sizes)
     references = np.arange(pictures)
     if pictures > _REFERENCES:
         references = np.linspace(0, pictures - 1, _REFERENCES).round().astype(np.int64)
@@ -99,12 +106,12 @@ def find_outliers(
                 own, compared, references, known
             )
             progress(layer * len(around) + patch + 1, len(sizes) * len(around))
-        index = upsample_index((height, width), finest, coarse_upsampling)
+        index = upsample_index((height, width), onto, coarse_upsampling)
         layers.append((distances, others, index))
 
     outlying = np.zeros(pictures, np.bool_)
     for _ in range(_ROUNDS):
-        unified = torch.zeros(pictures, finest[0] * finest[1])
+        unified = torch.zeros(pictures, onto[0] * onto[1])
         for distances, others, index in layers:
             counts = torch.from_numpy(~outlying[references])[others.int()] & distances.isfinite()
             mean = first_mean(distances, counts, NEAREST)
@@ -112,7 +119,7 @@ def find_outliers(
         worst = unified.topk(min(WORST, unified.shape[1]), dim=1).values.mean(dim=1)
         scores = worst.double().numpy()
         found = Outliers(
-            scores, unified.view(pictures, *finest).numpy(), tail_level(scores, STAND_OUT)
+            scores, unified.view(pictures, *onto).numpy(), tail_level(scores, STAND_OUT)
         )
         if np.array_equal(found.outlying, outlying):
             break

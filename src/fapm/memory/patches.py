@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fapm.memory import geometry
+
 
 def aggregate(features: Tensor) -> Tensor:
     """Make each cell aware of its 3 x 3 neighbourhood by average pooling.
@@ -41,7 +43,7 @@ def concatenate_layers(features: list[Tensor]) -> Tensor:
     -------
     float ``[B, sum(C_l), H, W]`` with ``H, W`` of the finest layer.
     """
-    finest = max((f.shape[-2:] for f in features), key=lambda size: size[0] * size[1])
+    finest = geometry.finest((f.shape[2], f.shape[3]) for f in features)
     return torch.cat(
         [
             f if f.shape[-2:] == finest else F.interpolate(f, size=finest, mode="nearest")

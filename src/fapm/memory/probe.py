@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm.memory.bank import MemoryBank
-from fapm.memory.geometry import patch_of_cell, upsample_index
+from fapm.memory.geometry import finest, patch_of_cell, upsample_index
 
 
 def score_factors(
@@ -55,8 +55,8 @@ def probe_scores(
         as in :class:`fapm.Config`.
     """
     sizes = [(bank.height, bank.width) for bank in probes]
-    finest = max(sizes, key=lambda size: size[0] * size[1])
-    unified = np.zeros((pictures, finest[0] * finest[1]))
+    onto = finest(sizes)
+    unified = np.zeros((pictures, onto[0] * onto[1]))
     for known, bank, size in zip(probes, memory, sizes, strict=True):
         patches = patch_of_cell(*size, known.grid).ravel()  # [H W]
         reach = known.radii[patches] / known.unit
@@ -70,8 +70,8 @@ def probe_scores(
             nearest = np.sqrt(squared.min(axis=1)) / known.unit
             there = np.isfinite(nearest)
             distances[owners[there], cells[there]] = nearest[there]
-        unified += distances[:, upsample_index(size, finest, coarse_upsampling)]
-    inside = probes[sizes.index(finest)].inside
+        unified += distances[:, upsample_index(size, onto, coarse_upsampling)]
+    inside = probes[sizes.index(onto)].inside
     return np.asarray(unified[:, slice(None) if inside is None else inside].max(axis=1))
 
 

@@ -33,38 +33,10 @@ def write_audit(
     """
     found = audit.found
     shown = max(top, int(found.outlying.sum()))
-    items = []
-    for number in audit.order.tolist()[:shown]:
-        picture, frame = pictures[audit.sources[number]], audit.frames[number]
-        pixels = images.read(picture, max_pixels=max_pixels).pixels
-        small, small_map, _ = thumbnails(pixels, audit.anomaly_map(number), None)
-        cells = found.cells[number]
-        row, column = np.unravel_index(cells.argmax(), cells.shape)
-        height, width = cells.shape
-        margin, seen = audit.config.seen
-        score = float(found.scores[number])
-        items.append(
-            ReportItem(
-                name=frame.name,
-                image=small,
-                anomaly_map=small_map,
-                score=score,
-                percentile=100 * float((found.scores < score).mean()),
-                verdict="defect" if found.outlying[number] else "good",
-                label=None,
-                kind="unknown",
-                mask=None,
-                own_box=Box(
-                    margin + seen * float(column) / width,
-                    margin + seen * float(row) / height,
-                    seen / width,
-                    seen / height,
-                ),
-                reference_name=None,
-                reference=None,
-                reference_box=None,
-            )
-        )
+    items = [
+        _item(audit, number, pictures[audit.sources[number]], max_pixels)
+        for number in audit.order.tolist()[:shown]
+    ]
     write_report(
         path,
         Report(
@@ -88,4 +60,41 @@ def write_audit(
                 "rare but good part is too. Look before you remove one.",
             ),
         ),
+    )
+
+
+def _item(audit: Audit, number: int, picture: Picture, max_pixels: int) -> ReportItem:
+    """A picture with its map, and a box around its most unusual cell."""
+    found, frame = audit.found, audit.frames[number]
+    pixels = images.read(picture, max_pixels=max_pixels).pixels
+    small, small_map, _ = thumbnails(pixels, audit.anomaly_map(number), None)
+    score = float(found.scores[number])
+    return ReportItem(
+        name=frame.name,
+        image=small,
+        anomaly_map=small_map,
+        score=score,
+        percentile=100 * float((found.scores < score).mean()),
+        verdict="defect" if found.outlying[number] else "good",
+        label=None,
+        kind="unknown",
+        mask=None,
+        own_box=_box(audit, number),
+        reference_name=None,
+        reference=None,
+        reference_box=None,
+    )
+
+
+def _box(audit: Audit, number: int) -> Box:
+    """Where the most unusual cell of a picture lies, in shares of the picture's edges."""
+    cells = audit.found.cells[number]
+    row, column = np.unravel_index(cells.argmax(), cells.shape)
+    height, width = cells.shape
+    margin, seen = audit.config.seen
+    return Box(
+        margin + seen * float(column) / width,
+        margin + seen * float(row) / height,
+        seen / width,
+        seen / height,
     )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from fapm.errors import FapmError
 from fapm.evaluation import evaluate
 from fapm.files import make_directory, replaced_when_complete
 from fapm.pipeline import Progress
+from fapm.processes import Call, ProcessDiedError
 from fapm.reproduce.measure import load_labelled, speed_stages
 
 # Turns of each meaning of FPS, of four frames.
@@ -203,42 +202,35 @@ def _outcome(job: Job, progress: Progress, remark: Callable[[str], None]) -> Out
 
 def _in_processes(jobs: Sequence[Job], count: int) -> Iterator[Outcome]:
     """Outcomes as they come. A process that dies is the outcome of its own job only."""
-    context = get_context("spawn")  # forked children would share torch's threads
     threads = max(1, (os.cpu_count() or 1) // count)
     left = list(reversed(jobs))
-    running: dict[Connection, tuple[Any, Job]] = {}
+    running: dict[Connection, tuple[Call[Outcome], Job]] = {}
     try:
         while left or running:
             while left and len(running) < count:
                 job = left.pop()
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(job, threads, sender), daemon=True)
-                process.start()
-                sender.close()
-                running[receiver] = process, job
+                call = Call(_outcome_on, threads, job)
+                running[call.connection] = call, job
             ready = wait(list(running))
-            for receiver in [connection for connection in running if connection in ready]:
-                process, job = running.pop(receiver)
+            for connection in [c for c in running if c in ready]:
+                call, job = running.pop(connection)
                 try:
-                    outcome = receiver.recv()
-                except EOFError:
-                    process.join()
-                    outcome = Outcome(
-                        job.name, None,
-                        f"{job.folder}: its process ended with exit code {process.exitcode}; if "
-                        "memory ran out, use fewer --jobs",
-                    )  # fmt: skip
-                process.join()
+                    outcome = call.result()
+                except ProcessDiedError as error:
+                    advice = "if memory ran out, use fewer --jobs"
+                    outcome = Outcome(job.name, None, f"{job.folder}: {error}; {advice}")
+                finally:
+                    call.end()
                 yield outcome
     finally:
-        for process, _ in running.values():
-            process.terminate()
+        for call, _ in running.values():
+            call.end()
 
 
-def _child(job: Job, threads: int, sender: Connection) -> None:
+def _outcome_on(threads: int, job: Job) -> Outcome:
+    """The outcome of a job on so many threads, in silence."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children
     torch.set_num_threads(threads)
     runtime = replace(job.runtime, threads=job.runtime.threads or threads)
-    sender.send(_outcome(replace(job, runtime=runtime), lambda *_: None, lambda _: None))
+    return _outcome(replace(job, runtime=runtime), lambda *_: None, lambda _: None)
