@@ -74,7 +74,7 @@ class EncoderSpec:
             and all(map(math.isfinite, mean + std))
             and min(std) > 0
             and described["interpolation"] in get_args(Interpolation),
-            "its encoder is none",
+            "inconsistent encoder",
         )
         layers = texts(described["layers"])
         restored = {"layers": layers, "input_size": edges, "mean": mean, "std": std}

@@ -71,6 +71,8 @@ def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     tensors = safetensors.numpy.load(parts[_MEMORY])
     roi = Roi.restored(manifest["roi"], tensors, layout.shape)
     inside = inspected_cells(roi, encoder.shapes, config, layout)
+    light = manifest.get("light")  # bundles from before there was one do without
+    require((light is None) == (config.light == "none"), "its light contradicts its config")
     history = tuple(map(Change.restored, manifest["history"]))
     fitted = Fitted(
         config=config,
@@ -88,12 +90,10 @@ def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         remarks=texts(manifest["remarks"]),
         roi=roi,
         history=history,
-        light=Light.restored(manifest.get("light")),  # bundles from before it do without
+        light=Light.restored(light),
         alignment=Alignment.restored(manifest["alignment"], tensors, config, len(pictures)),
         baseline=Baseline.restored(tensors, _fitted_on(len(pictures), history)),
     )
-    light = fitted.light
-    require((light is None) == (config.light == "none"), "its light contradicts its config")
     thumbnails = map(_thumbnail, fitted.thumbnails)
     require(
         parts.keys() == {*encoder.files, _MEMORY, *thumbnails}
