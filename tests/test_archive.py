@@ -164,6 +164,11 @@ def test_the_bytes_of_format_4_are_fixed(honest: bytes) -> None:
     assert hashlib.sha256(honest).hexdigest() == digest
 
 
+def test_memory_holds_what_a_file_holds(honest: bytes) -> None:
+    assert archive.dumps(MANIFEST, PARTS) == honest
+    assert archive.loads(honest) == (MANIFEST, PARTS)
+
+
 def test_zip_tools_agree(path: Path, honest: bytes) -> None:
     with zipfile.ZipFile(path) as file:
         assert file.testzip() is None
@@ -202,6 +207,23 @@ def test_cut_off_at_every_length(path: Path, honest: bytes) -> None:
         os.truncate(path, length)
         message = refusal(path)
         assert ("cut off" in message) == (length >= 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: b"", "an empty file"),
+        (lambda data: data[:-1], "damaged bundle: cut off after"),
+        (lambda data: data + b"x", "damaged bundle: 1 bytes more than its manifest"),
+        (lambda data: data.replace(b"EFGH", b"EFgH"), "damaged bundle: .* is not what was saved"),
+    ],
+    ids=["empty", "cut off", "longer", "changed"],
+)
+def test_bytes_are_checked_as_files_are(
+    change: Callable[[bytes], bytes], reason: str, honest: bytes
+) -> None:
+    with pytest.raises(BundleError, match=f"^bundle: {reason}"):
+        archive.loads(change(honest))
 
 
 @given(data=st.data())
@@ -515,6 +537,8 @@ def test_what_could_not_be_read_is_not_written(
     with pytest.raises(OutputError, match=r"too large to save: .*more than 500 bytes"):
         write_archive(path, MANIFEST, PARTS)
     assert not path.exists()
+    with pytest.raises(OutputError, match=r"^bundle: too large to save: .*more than 500 bytes"):
+        archive.dumps(MANIFEST, PARTS)
 
 
 @pytest.mark.parametrize(

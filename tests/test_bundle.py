@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import fapm
-from fapm import Detector
+from fapm import Detector, archive
+from fapm import bundle as bundles
 from fapm.archive import read_archive
 from fapm.config import Config
 from fapm.errors import BundleError, OutputError
@@ -25,6 +26,8 @@ from stripes import (
     good,
     good_pictures,
 )
+
+CHANGE = ("action", "pictures", "keys", "threshold", "when", "warnings")
 
 # Save and load
 
@@ -94,6 +97,37 @@ def test_a_bundle_says_nothing_of_the_machine_it_was_made_on(tmp_path: Path) -> 
 
 def test_saving_what_was_loaded_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
     assert bundle_bytes(fapm.load(bundle), tmp_path / "again.fapm") == bundle.read_bytes()
+
+
+def test_memory_holds_what_a_file_holds(detector: Detector, bundle: Path) -> None:
+    assert bundles.dumps(detector.fitted_) == bundle.read_bytes()
+    assert bundles.dumps(bundles.loads(bundle.read_bytes())) == bundle.read_bytes()
+
+
+def test_bytes_that_are_no_bundle_are_refused_in_one_line(bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"^bundle: damaged bundle: .* is not what was saved"):
+        bundles.loads(bundle.read_bytes().replace(b"JFIF", b"JFIX", 1))
+    manifest, parts = read_archive(bundle)
+    with pytest.raises(BundleError, match=r"^bundle: not a usable bundle \(names are not a list"):
+        bundles.loads(archive.dumps({**manifest, "pictures": 7}, parts))
+
+
+@pytest.mark.parametrize(
+    ("changes", "extra", "reason"),
+    [
+        ({}, {"stray.bin": b""}, "unexpected or missing parts"),
+        ({"remarks": [1]}, {}, "names are not a list of text"),
+        ({"picture_size": [64]}, {}, "picture size missing"),
+        ({"history": [dict.fromkeys(CHANGE, "x")]}, {}, "inconsistent history"),
+    ],
+    ids=["parts", "names", "size", "history"],
+)
+def test_what_is_wrong_with_a_bundle_is_said_plainly(
+    changes: dict[str, Any], extra: dict[str, bytes], reason: str, bundle: Path
+) -> None:
+    manifest, parts = read_archive(bundle)
+    with pytest.raises(BundleError, match=rf"not a usable bundle \({reason}\); fit it again"):
+        bundles.loads(archive.dumps({**manifest, **changes}, {**parts, **extra}))
 
 
 def test_a_bundle_needs_neither_weights_file_nor_training_pictures(tmp_path: Path) -> None:

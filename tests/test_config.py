@@ -320,9 +320,9 @@ def test_tiles_replace_what_a_preset_resizes_to() -> None:
 
 def test_what_bundles_held_beside_tiles_is_dropped() -> None:
     held = {**dict(Config.create("accurate", tile=64)), "resize": 336, "keep_aspect": True}
-    assert Config.described(held) == Config.create("accurate", tile=64)
+    assert Config.restored(held) == Config.create("accurate", tile=64)
     kept = Config.create("accurate", keep_aspect=True)
-    assert Config.described(dict(kept)) == kept
+    assert Config.restored(dict(kept)) == kept
 
 
 def test_the_rate_of_false_positives_alone_can_be_raised() -> None:

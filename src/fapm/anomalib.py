@@ -5,7 +5,6 @@ The memory is made by :mod:`fapm.fitting` and searched by :mod:`fapm.graph`, bot
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -211,19 +210,13 @@ class Memory(nn.Module):
         """A bundle, uint8; empty before a fit."""
         if self.fitted is None:
             return torch.empty(0, dtype=torch.uint8)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "memory.fapm")
-            bundle.save(self.fitted, path)
-            return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        return torch.frombuffer(bytearray(bundle.dumps(self.fitted)), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Hold what :meth:`get_extra_state` gave."""
         if not len(state):
             return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "memory.fapm")
-            path.write_bytes(state.cpu().numpy().tobytes())
-            self.hold(bundle.load(path))
+        self.hold(bundle.loads(state.cpu().numpy().tobytes()))
 
 
 class FrameResize(Resize):  # type: ignore[misc]

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fapm.plain import Tensors, require
+
 # Drift is watched on 7 x 7 patches, whatever grid the memory has.
 GRID = 7
 PATCHES = GRID * GRID
@@ -22,6 +24,7 @@ SMALL = 64  # pixels of the edge of a small grey frame
 _BLUR = 2.0  # of a small frame: moves of some pixels then change it about linearly
 # Less than this says nothing: rounding, JPEG, a lamp's noise. Grey levels; small pixels; shares.
 _LEVELS, _PIXELS, _SHARE = 2.0, 0.05, 0.05
+_TENSORS = ("drift.count", "drift.grey", "drift.means", "drift.deviations")  # in a bundle
 
 
 class Look(NamedTuple):
@@ -94,6 +97,37 @@ class Baseline:
         values = np.stack([rough.values(seen, d) for seen, d in zip(looks, distances, strict=True)])
         means, deviations = values.mean(axis=0), values.std(axis=0, ddof=1)
         return cls(len(looks), grey, means.astype(np.float32), deviations.astype(np.float32))
+
+    def tensors(self) -> Tensors:
+        """What a bundle holds of it."""
+        values = (np.array([self.count]), self.grey, self.means, self.deviations)
+        return dict(zip(_TENSORS, values, strict=True))
+
+    @classmethod
+    def restored(cls, tensors: Tensors, count: int) -> Baseline | None:
+        """The baseline of a fit on ``count`` pictures from its :meth:`tensors`; None for 1.
+
+        Raises
+        ------
+        BundleError
+            It contradicts itself or the count.
+        """
+        if count == 1:
+            return None
+        held, grey, means, deviations = (tensors[name] for name in _TENSORS)
+        require(
+            held.dtype == np.int64
+            and held.shape == (1,)
+            and int(held[0]) == count > 1
+            and grey.shape == (SMALL, SMALL)
+            and grey.dtype == means.dtype == deviations.dtype == np.float32
+            and means.shape == deviations.shape == (VALUES,)
+            and bool(np.isfinite(means).all() and np.isfinite(deviations).all())
+            and bool((grey >= 0).all() and (grey <= 255).all())
+            and bool((deviations >= 0).all() and (means[: 3 * PATCHES] >= 0).all()),
+            "what it says of drift contradicts itself",
+        )
+        return cls(count, grey, means, deviations)
 
     def values(self, seen: Look, distances: NDArray[np.floating]) -> NDArray[np.float64]:
         """What is watched of one frame, float64 ``[152]``.

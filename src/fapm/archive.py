@@ -20,23 +20,33 @@ bytes depend on the Python version, so that the same input gives the same bytes 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 from fapm.errors import BundleError, OutputError
 from fapm.files import replaced_when_complete
+from fapm.plain import MALFORMED, reason
+
+# What an archive holds: its manifest, without the keys of the container, and its parts by name.
+Contents = tuple[dict[str, Any], dict[str, bytes]]
+# By format: what turns the contents of that format into those of the next one.
+Upgrades = Mapping[int, Callable[[Contents], Contents]]
 
 FORMAT_VERSION = 4
 MAX_BYTES = 2**32 - 1  # the reach of a plain ZIP; its 64-bit extension is not needed
 MAX_MANIFEST_BYTES = 64 * 2**20
 MAX_PARTS = 60_000  # a plain ZIP counts its entries in 16 bits
 
+_NO_UPGRADES: Upgrades = MappingProxyType({})
+IN_MEMORY = "bundle"  # stands for the path in messages
 _FORMAT = "fapm"
 _MANIFEST = "manifest.json"
 _RESERVED_KEYS = {"format", "format_version", "parts"}
@@ -86,36 +96,68 @@ def write_archive(path: Path, manifest: Mapping[str, object], parts: Mapping[str
     ValueError, TypeError
         A manifest or part name outside the rules above: a mistake in the program.
     """
+    contents = _entries(manifest, parts, str(path))
+    with replaced_when_complete(path) as file:
+        for piece in _pieces(contents):
+            file.write(piece)
+
+
+def dumps(manifest: Mapping[str, object], parts: Mapping[str, bytes]) -> bytes:
+    """The bytes that :func:`write_archive` writes.
+
+    Raises
+    ------
+    OutputError
+        The archive would be larger than can be read back.
+    ValueError, TypeError
+        As for :func:`write_archive`.
+    """
+    return b"".join(_pieces(_entries(manifest, parts, IN_MEMORY)))
+
+
+def _entries(
+    manifest: Mapping[str, object], parts: Mapping[str, bytes], name: str
+) -> dict[str, bytes]:
+    """Everything an archive holds, in its order, once it is known to be small enough."""
     contents = {_MANIFEST: _manifest_bytes(manifest, parts)}
-    contents.update((name, parts[name]) for name in sorted(parts))
-    sizes = {name: len(data) for name, data in contents.items()}
+    contents.update((part, parts[part]) for part in sorted(parts))
+    sizes = {part: len(data) for part, data in contents.items()}
     if sizes[_MANIFEST] > MAX_MANIFEST_BYTES:
         raise OutputError(
-            f"{path}: too large to save: a manifest of more than {MAX_MANIFEST_BYTES:,} bytes"
+            f"{name}: too large to save: a manifest of more than {MAX_MANIFEST_BYTES:,} bytes"
         )
     if _archive_bytes(sizes) > MAX_BYTES:
-        raise OutputError(f"{path}: too large to save: more than {MAX_BYTES:,} bytes")
-    with replaced_when_complete(path) as file:
-        entries = []
-        for name, data in contents.items():
-            entry = _Entry(name, len(data), zlib.crc32(data))
-            file.write(_local_header(entry))
-            file.write(data)
-            entries.append(entry)
-        file.write(_directory(entries))
+        raise OutputError(f"{name}: too large to save: more than {MAX_BYTES:,} bytes")
+    return contents
 
 
-def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _pieces(contents: Mapping[str, bytes]) -> Iterator[bytes]:
+    """The bytes of an archive, piece by piece: parts are large and are not copied."""
+    entries = []
+    for name, data in contents.items():
+        entry = _Entry(name, len(data), zlib.crc32(data))
+        yield _local_header(entry)
+        yield data
+        entries.append(entry)
+    yield _directory(entries)
+
+
+def read_archive(path: Path, upgrades: Upgrades = _NO_UPGRADES) -> Contents:
     """The manifest and the parts that :func:`write_archive` was given.
 
     Sizes are judged before anything of that size is read, every byte of the file is checked, and
     nothing is unpacked to disk.
 
+    Parameters
+    ----------
+    upgrades
+        from older formats to the next one; a format is read if they lead from it to the present.
+
     Raises
     ------
     BundleError
-        The file is missing, no bundle, of a newer format, too large, or differs in any byte from
-        what was written.
+        The file is missing, no bundle, of a newer format or of one too old, too large, or differs
+        in any byte from what was written.
     """
     try:
         if not path.exists():
@@ -123,17 +165,31 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         if not path.is_file():
             raise BundleError("not a file, so not a fapm bundle")
         with path.open("rb") as file:
-            return _read(file)
+            return _read(file, os.fstat(file.fileno()).st_size, upgrades)
     except OSError as error:
         raise BundleError(f"{path}: cannot read: {error.strerror or error}") from error
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error.__cause__
 
 
-def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, bytes]]:
-    file_bytes = os.fstat(file.fileno()).st_size
+def loads(data: bytes, upgrades: Upgrades = _NO_UPGRADES) -> Contents:
+    """The manifest and the parts that :func:`dumps` was given, with the checks of a file.
+
+    Raises
+    ------
+    BundleError
+        As for :func:`read_archive`.
+    """
+    try:
+        return _read(io.BytesIO(data), len(data), upgrades)
+    except BundleError as error:
+        raise BundleError(f"{IN_MEMORY}: {error}") from error.__cause__
+
+
+def _read(file: BinaryIO, file_bytes: int, upgrades: Upgrades) -> Contents:
     entry, manifest = _read_manifest(file, file_bytes)
-    listed = _check_manifest(manifest)
+    version = _check_format(manifest, upgrades)
+    listed = _check_parts(manifest)
     total = _archive_bytes(
         {_MANIFEST: entry.size, **{name: part.size for name, part in listed.items()}}
     )
@@ -157,7 +213,13 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, bytes]]:
     directory = _directory(entries)
     if file.read(len(directory)) != directory:
         raise _damaged("its directory is not what was saved")
-    return {key: manifest[key] for key in manifest if key not in _RESERVED_KEYS}, parts
+    contents = {key: manifest[key] for key in manifest if key not in _RESERVED_KEYS}, parts
+    try:
+        for older in range(version, FORMAT_VERSION):
+            contents = upgrades[older](contents)
+    except MALFORMED as error:
+        raise BundleError(f"not a usable bundle ({reason(error)}); fit it again") from error
+    return contents
 
 
 def _read_manifest(file: BinaryIO, file_bytes: int) -> tuple[_Entry, dict[str, Any]]:
@@ -189,8 +251,8 @@ def _read_manifest(file: BinaryIO, file_bytes: int) -> tuple[_Entry, dict[str, A
     return entry, manifest
 
 
-def _check_manifest(manifest: Mapping[str, Any]) -> dict[str, _Part]:
-    """The parts a manifest lists, once its format is known to be one we read."""
+def _check_format(manifest: Mapping[str, Any], upgrades: Upgrades) -> int:
+    """The format version of a manifest, which is one we read."""
     if manifest.get("format") != _FORMAT:
         raise BundleError(f"not a fapm bundle: its manifest does not name the format {_FORMAT!r}")
     version = manifest.get("format_version")
@@ -201,11 +263,20 @@ def _check_manifest(manifest: Mapping[str, Any]) -> dict[str, _Part]:
             f"needs a newer fapm, this one reads format {FORMAT_VERSION}; "
             "upgrade with pip install --upgrade fapm"
         )
-    if version < FORMAT_VERSION:
+    oldest = FORMAT_VERSION
+    while oldest - 1 in upgrades:
+        oldest -= 1
+    if version < oldest:
+        reads = f"{oldest} to {FORMAT_VERSION}" if oldest < FORMAT_VERSION else f"{FORMAT_VERSION}"
         raise BundleError(
-            f"written by an older fapm (format {version}, this one reads {FORMAT_VERSION}); "
+            f"written by an older fapm (format {version}, this one reads {reads}); "
             "fit it again from its pictures"
         )
+    return version
+
+
+def _check_parts(manifest: Mapping[str, Any]) -> dict[str, _Part]:
+    """The parts that a manifest lists."""
     listed = manifest.get("parts")
     if not isinstance(listed, dict) or len(listed) > MAX_PARTS:
         raise BundleError("not a fapm bundle: its manifest lists no parts, or too many")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fapm.plain import Described, Tensors, finite, require
 
 Verdict = Literal["good", "unsure", "defect"]
 
@@ -17,6 +20,8 @@ FEW_PICTURES = 5
 # Scores are in distance units or, with the unit 1, in those of the features. Far below either, this
 # is what rounding in the encoder makes of one picture twice: no threshold is lower.
 _FLOOR = 1e-3
+
+_LEVELS = ("threshold", "unsure_threshold", "map_threshold")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,49 @@ class Calibration:
     extrapolated: bool
     map_maxima: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     set_aside: tuple[int, ...] = ()
+
+    def described(self) -> Described:
+        """What a bundle holds of it."""
+        levels = {name: finite(getattr(self, name)) for name in _LEVELS}
+        aside = list(self.set_aside)
+        tensors = {"scores": self.scores, "map_maxima": self.map_maxima}
+        return {**levels, "extrapolated": self.extrapolated, "set_aside": aside}, tensors
+
+    @classmethod
+    def restored(cls, described: Mapping[str, Any], tensors: Tensors, pictures: int) -> Calibration:
+        """What :meth:`described` described, of a detector with so many pictures.
+
+        Raises
+        ------
+        BundleError
+            It contradicts itself or the number of pictures.
+        """
+        scores, maxima, aside = tensors["scores"], tensors["map_maxima"], described["set_aside"]
+        levels = [math.nan if described[name] is None else described[name] for name in _LEVELS]
+        threshold, unsure, cells = levels
+        wrong = "its thresholds contradict its scores"
+        require(
+            scores.dtype == maxima.dtype == np.float64
+            and scores.shape == maxima.shape == ((pictures,) if pictures > 1 else (0,))
+            and bool(np.isfinite(scores).all() and np.isfinite(maxima).all()),
+            wrong,
+        )
+        require(
+            isinstance(aside, list)
+            and all(isinstance(i, int) and 0 <= i < len(scores) for i in aside)
+            and len(set(aside)) == len(aside) < max(1, len(scores)),
+            wrong,
+        )
+        require(
+            all(isinstance(level, float) for level in levels)
+            and (
+                (unsure <= threshold and all(map(math.isfinite, levels)))
+                or (pictures == 1 and all(map(math.isnan, levels)))
+            ),
+            wrong,
+        )
+        extrapolated = bool(described["extrapolated"])
+        return cls(scores, threshold, unsure, cells, extrapolated, maxima, tuple(aside))
 
     @property
     def counted(self) -> NDArray[np.float64]:

@@ -292,7 +292,7 @@ class Config(BaseModel):
             raise ConfigError(_one_line(error)) from None
 
     @classmethod
-    def described(cls, fields: Mapping[str, Any]) -> Config:
+    def restored(cls, fields: Mapping[str, Any]) -> Config:
         """The config that a bundle holds.
 
         Bundles of earlier versions may hold, beside tiles, what tiles never used.

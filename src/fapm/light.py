@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from fapm.plain import Described, require
 
 # A frame darker or brighter than this says nothing of a lamp: it would only be noise made visible.
 MOST = 3.0
@@ -40,6 +43,31 @@ class Light:
     level: float
     white: float
     share: float = 0.5
+
+    def described(self) -> Described:
+        """What a bundle holds of it: no tensors."""
+        return asdict(self), {}
+
+    @classmethod
+    def restored(cls, described: Mapping[str, Any] | None) -> Light | None:
+        """What :meth:`described` described; None of nothing.
+
+        Raises
+        ------
+        BundleError
+            It contradicts itself.
+        """
+        if described is None:
+            return None
+        light = cls(**described)
+        require(
+            all(isinstance(number, float) for number in (light.level, light.white, light.share))
+            and 1 <= light.level <= 256
+            and 0 <= light.white <= 255
+            and 0 < light.share < 1,
+            "its light contradicts itself",
+        )
+        return light
 
     def table(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """What each of the 256 grey levels of a frame becomes, uint8 ``[256]``.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fapm import console, images, sinks
+from fapm import bundle, console, images, sinks
 from fapm.commands.shared import (
     FitRoi,
     Ignore,
@@ -110,7 +109,4 @@ def evaluate_command(
 
 
 def _bundle_bytes(detector: Detector) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "bundle.fapm")
-        detector.save(path)
-        return path.stat().st_size
+    return len(bundle.dumps(detector.fitted_))
