@@ -150,7 +150,8 @@ TILES = ("keep_aspect", "tile", "overlap", "tile_scale")
     [
         ("align", *TILES),
         ("rotations", *TILES),
-        ("align", "rotations", "crop", "resize", "coarse_upsampling", "robust"),
+        ("align", "rotations", "crop", "coarse_upsampling", *TILES[1:]),
+        ("align", "rotations", "crop", "coarse_upsampling", "resize", "keep_aspect", "robust"),
     ],
 )
 def test_every_knob_can_be_set(
