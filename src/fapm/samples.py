@@ -56,6 +56,7 @@ def make_dataset(
     *warnings: str,
     found: Found | None = None,
 ) -> Dataset:
+    """Samples with the line that says what they are, and the warnings that all layouts share."""
     defects = [sample for sample in test if sample.label == 1]
     masks = [sample for sample in defects if sample.masks]
     message = f"{TITLES[layout]} layout: {count(train, 'training picture')}"
@@ -81,14 +82,17 @@ def report(noun: str, paths: Iterable[Path], fault: str) -> str:
 
 
 def count(things: Sequence[object], noun: str) -> str:
+    """``1 mask``, ``2 masks``."""
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def name_of(root: Path) -> str:
+    """What a data set in this folder is called."""
     return root.resolve().name
 
 
 def choose_category(root: Path, names: Sequence[str]) -> CategoryError:
+    """The error where one of several data sets must be chosen."""
     return CategoryError(
         f"{root}: holds the categories {', '.join(names)}; choose one, e.g. --category {names[0]}",
         names,

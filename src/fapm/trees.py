@@ -50,6 +50,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def refuse_several_categories(root: Path) -> None:
+    """Raise a ``CategoryError`` if there are data sets below ``root``."""
     if names := trees(root):
         raise choose_category(root, names)
 
