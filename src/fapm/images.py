@@ -1,6 +1,6 @@
 """Pictures of every kind to RGB uint8, or a clear error.
 
-What decodes them is in :mod:`fapm.decoding` and :mod:`fapm.samples`, what brings them to another
+What decodes them is in :mod:`fapm.decoding` and :mod:`fapm.rgb`, what brings them to another
 size in :mod:`fapm.resizing`.
 """
 
@@ -30,7 +30,7 @@ from fapm.resizing import (
     restore_map,
     rotate,
 )
-from fapm.samples import Rgb, grey_to_rgb, over_black, to_rgb
+from fapm.rgb import Rgb, grey_to_rgb, over_black, to_rgb
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -73,7 +73,7 @@ Picture: TypeAlias = (
 class Decoded:
     """A picture's pixels, ``uint8 [h, w, 3]``, and height and width of the whole picture.
 
-    ``alpha_ignored`` and ``brightest`` are those of :class:`fapm.samples.Rgb`.
+    ``alpha_ignored`` and ``brightest`` are those of :class:`fapm.rgb.Rgb`.
     """
 
     pixels: NDArray[np.uint8]

@@ -1,86 +1,99 @@
-"""A decoded picture's samples as RGB uint8."""
+"""Samples: pictures and what is known about them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from fapm.errors import CategoryError
+from fapm.folders import Found
 
-from fapm.errors import ImageError
-
-_HIDDEN = 16  # of 255: below this a picture has too few grey levels to show anything
+TITLES = {
+    "folder": "Folder",
+    "mvtec": "MVTec",
+    "visa": "VisA",
+    "btad": "BTAD",
+    "mpdd": "MPDD",
+    "csv": "CSV",
+}
+KINDS = {None: "unknown", 0: "good", 1: "defect"}
 
 
 @dataclass(frozen=True)
-class Rgb:
-    """RGB samples, and what became of the others.
+class Sample:
+    """A picture and what is known about it."""
 
-    Attributes
-    ----------
-    pixels
-        ``uint8 [H, W, 3]``, 0..255, contiguous and writable.
-    alpha_ignored
-        the picture has an alpha channel that would have hidden it, see :func:`over_black`.
-    brightest
-        the largest value of a picture of 16 bits per sample, 0..255; None for any other.
-    """
-
-    pixels: NDArray[np.uint8]
-    alpha_ignored: bool = False
-    brightest: int | None = None
+    path: Path
+    label: int | None  # 0 good, 1 defect, None unknown
+    masks: tuple[Path, ...]  # where the defect is: what is inside any of them
+    kind: str  # the defect's folder; without one "defect"; or "good", "unknown"
 
 
-def to_rgb(picture: Image.Image, bits: int = 8) -> Rgb:
-    """What a decoded picture shows.
+@dataclass(frozen=True)
+class Dataset:
+    """What to fit on and what to judge; `message` and `warnings` are lines for people."""
 
-    `bits` are those of a sample in the file. Of more than 8 the upper 8 are kept, whatever the
-    content: the same grey is the same grey in every picture.
+    name: str
+    layout: str
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    message: str
+    warnings: tuple[str, ...] = ()
+    found: Found | None = None  # where the training pictures are from, if that is a folder
 
-    Raises
-    ------
-    ImageError
-        A sample type without a fixed range: float, signed or 32 bit.
-    """
-    deep_grey = picture.mode.startswith("I;16") or (picture.mode == "I" and bits == 16)
-    if picture.mode in ("I", "F") and not deep_grey:
-        kind = "32-bit float" if picture.mode == "F" else "signed or 32-bit"
-        raise ImageError(
-            f"{kind} samples have no fixed range; save the picture with 8 or 16 bits per channel"
-        )
-    if deep_grey or picture.mode in ("1", "L"):
-        samples = np.asarray(picture if deep_grey else picture.convert("L"))
-        grey = (samples >> max(bits - 8, 0)).astype(np.uint8)
-        if isinstance(clear := picture.info.get("transparency"), int):
-            grey[samples == clear] = 0
-        found = Rgb(grey_to_rgb(grey))
-    elif picture.has_transparency_data:
-        # Pillow turns premultiplied grey into nothing but plain grey.
-        straight = picture.convert("LA") if picture.mode == "La" else picture
-        found = over_black(np.asarray(straight.convert("RGBA")))
-    else:
-        found = Rgb(np.array(picture.convert("RGB")))
-    if bits != 16:
-        return found
-    return Rgb(found.pixels, found.alpha_ignored, int(found.pixels.max()))
+    @property
+    def good(self) -> tuple[Path, ...]:
+        """The pictures to fit on: those for training, without any that is labelled a defect."""
+        return tuple(sample.path for sample in self.train if sample.label != 1)
 
 
-def over_black(rgba: NDArray[np.uint8]) -> Rgb:
-    """A transparent picture, ``uint8 [H, W, 4]``, laid over black.
+def make_dataset(
+    name: str,
+    layout: str,
+    train: Sequence[Sample],
+    test: Sequence[Sample],
+    *warnings: str,
+    found: Found | None = None,
+) -> Dataset:
+    """Samples with the line that says what they are, and the warnings that all layouts share."""
+    defects = [sample for sample in test if sample.label == 1]
+    masks = [sample for sample in defects if sample.masks]
+    message = f"{TITLES[layout]} layout: {count(train, 'training picture')}"
+    if test:
+        message += f", {count(test, 'test picture')}"
+        message += f" ({count(defects, 'defect')}, {count(masks, 'mask')})"
+    unmasked = [sample.path for sample in defects if not sample.masks] if masks else []
+    odd = [sample.path for sample in train if sample.label == 1]
+    lines = (
+        *warnings,
+        report("defect", unmasked, "without a mask"),
+        report("training picture", odd, "labelled as a defect"),
+    )
+    return Dataset(
+        name, layout, tuple(train), tuple(test), message, tuple(filter(None, lines)), found
+    )
 
-    Where alpha is nowhere above a sixteenth the picture is taken without it. Nothing would be left
-    to see, and it was not meant so: grabbers leave 0 or little more in a byte that they do not use.
-    """
-    alpha = rgba[:, :, 3]
-    if alpha.max() < _HIDDEN:
-        return Rgb(np.array(rgba[:, :, :3], order="C"), alpha_ignored=True)
-    if alpha.min() == 255:
-        return Rgb(np.array(rgba[:, :, :3], order="C"))
-    product = rgba[:, :, :3].astype(np.uint16) * alpha[:, :, None]  # at most 255 * 255: fits
-    return Rgb(((product + 127) // 255).astype(np.uint8))
+
+def report(noun: str, paths: Iterable[Path], fault: str) -> str:
+    """One line about all of `paths`; empty if there are none."""
+    found = list(paths)
+    return f"{count(found, noun)} {fault}, e.g. {found[0]}" if found else ""
 
 
-def grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """``uint8 [H, W]`` to ``[H, W, 3]``."""
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def count(things: Sequence[object], noun: str) -> str:
+    """``1 mask``, ``2 masks``."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def name_of(root: Path) -> str:
+    """What a data set in this folder is called."""
+    return root.resolve().name
+
+
+def choose_category(root: Path, names: Sequence[str]) -> CategoryError:
+    """The error where one of several data sets must be chosen."""
+    return CategoryError(
+        f"{root}: holds the categories {', '.join(names)}; choose one, e.g. --category {names[0]}",
+        names,
+    )
