@@ -121,9 +121,11 @@ def test_nothing_to_fit_on(source: object) -> None:
         Detector(CONFIG).fit(source)
 
 
-@pytest.mark.parametrize(("source", "said"), [(None, "None"), (7, "int"), (3.5, "float")])
-def test_what_cannot_be_pictures_is_a_mistake_in_the_program(source: object, said: str) -> None:
-    with pytest.raises(ImageError, match=f"{said} is not"):
+@pytest.mark.parametrize("source", [None, 7, 3.5])
+def test_what_cannot_be_pictures_is_a_mistake_in_the_program(source: object) -> None:
+    with pytest.raises(
+        ImageError, match=rf"^array: {type(source).__name__.removesuffix('Type')} is not"
+    ):
         Detector(CONFIG).fit(source)
 
 
