@@ -88,7 +88,7 @@ def write_archive(path: Path, manifest: Mapping[str, object], parts: Mapping[str
     """
     contents = {_MANIFEST: _manifest_bytes(manifest, parts)}
     contents.update((name, parts[name]) for name in sorted(parts))
-    sizes = {name: len(data) for name, data in contents.items()}
+    sizes = _sizes(contents)
     if sizes[_MANIFEST] > MAX_MANIFEST_BYTES:
         raise OutputError(
             f"{path}: too large to save: a manifest of more than {MAX_MANIFEST_BYTES:,} bytes"
@@ -103,6 +103,11 @@ def write_archive(path: Path, manifest: Mapping[str, object], parts: Mapping[str
             file.write(data)
             entries.append(entry)
         file.write(_directory(entries))
+
+
+def archive_bytes(manifest: Mapping[str, object], parts: Mapping[str, bytes]) -> int:
+    """Length of the file that :func:`write_archive` would write."""
+    return _archive_bytes(_sizes({_MANIFEST: _manifest_bytes(manifest, parts), **parts}))
 
 
 def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -245,6 +250,10 @@ def _manifest_bytes(manifest: Mapping[str, object], parts: Mapping[str, bytes]) 
 
 def _is_part_name(name: str) -> bool:
     return len(name) <= _MAX_NAME and name != _MANIFEST and _PART_NAME.fullmatch(name) is not None
+
+
+def _sizes(contents: Mapping[str, bytes]) -> dict[str, int]:
+    return {name: len(data) for name, data in contents.items()}
 
 
 def _archive_bytes(sizes: Mapping[str, int]) -> int:

@@ -33,27 +33,12 @@ def save(fitted: Fitted, path: Path) -> None:
     OutputError
         The file cannot be written.
     """
-    memory: dict[str, NDArray[Any]] = {
-        "scores": fitted.calibration.scores,
-        "map_maxima": fitted.calibration.map_maxima,
-    }
-    for number, bank in enumerate(fitted.banks):
-        for name in BANK:
-            memory[f"{number}.{name}"] = np.ascontiguousarray(getattr(bank, name))
-    if fitted.roi is not None:
-        memory["roi"] = fitted.roi.inside
-    if found := fitted.alignment:
-        tensors = (found.template.grey, found.template.picture, found.matrices)
-        memory.update(zip(TEMPLATE, map(np.ascontiguousarray, tensors), strict=True))
-    if (seen := fitted.baseline) is not None:
-        looked = (np.array([seen.count]), seen.grey, seen.means, seen.deviations)
-        memory.update(zip(BASELINE, looked, strict=True))
-    parts = {
-        **fitted.encoder.files,
-        MEMORY: safetensors.numpy.save(memory),
-        **{f"thumbnails/{i:06d}.jpg": jpeg for i, jpeg in sorted(fitted.thumbnails.items())},
-    }
-    archive.write_archive(path, _manifest(fitted), parts)
+    archive.write_archive(path, _manifest(fitted), _parts(fitted))
+
+
+def size(fitted: Fitted) -> int:
+    """Bytes of the file that :func:`save` would write."""
+    return archive.archive_bytes(_manifest(fitted), _parts(fitted))
 
 
 def load(path: Path) -> Fitted:
@@ -79,6 +64,29 @@ def load(path: Path) -> Fitted:
 def describe(path: Path) -> dict[str, Any]:
     """The manifest of a bundle, after all its checks."""
     return archive.read_archive(path)[0]
+
+
+def _parts(fitted: Fitted) -> dict[str, bytes]:
+    memory: dict[str, NDArray[Any]] = {
+        "scores": fitted.calibration.scores,
+        "map_maxima": fitted.calibration.map_maxima,
+    }
+    for number, bank in enumerate(fitted.banks):
+        for name in BANK:
+            memory[f"{number}.{name}"] = np.ascontiguousarray(getattr(bank, name))
+    if fitted.roi is not None:
+        memory["roi"] = fitted.roi.inside
+    if found := fitted.alignment:
+        tensors = (found.template.grey, found.template.picture, found.matrices)
+        memory.update(zip(TEMPLATE, map(np.ascontiguousarray, tensors), strict=True))
+    if (seen := fitted.baseline) is not None:
+        looked = (np.array([seen.count]), seen.grey, seen.means, seen.deviations)
+        memory.update(zip(BASELINE, looked, strict=True))
+    return {
+        **fitted.encoder.files,
+        MEMORY: safetensors.numpy.save(memory),
+        **{f"thumbnails/{i:06d}.jpg": jpeg for i, jpeg in sorted(fitted.thumbnails.items())},
+    }
 
 
 def _manifest(fitted: Fitted) -> dict[str, Any]:

@@ -7,6 +7,7 @@ too. Masks and maps, which are not pictures, are resized by OpenCV.
 
 from __future__ import annotations
 
+import stat
 import threading
 import warnings
 from collections.abc import Callable
@@ -286,6 +287,8 @@ def _decode(
             "remove it or save it again as PNG"
         ) from None
     except Exception as error:  # damaged bytes make Pillow raise nearly anything
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _unreadable(path, error) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
             f"{path}: damaged or cut off ({reason}); copy or save the picture again"
@@ -293,12 +296,27 @@ def _decode(
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+            path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError as error:  # a null byte
+        raise ImageError(f"{path}: no such file ({error}); check the path") from None
+    if stat.S_ISDIR(status.st_mode):
         raise ImageError(f"{path}: is a folder; name a picture in it")
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{path}: is a pipe or a device; name a picture")
+    if status.st_size == 0:
         raise ImageError(f"{path}: the file is empty (0 bytes); copy or save the picture again")
+
+
+def _unreadable(path: str | Path, error: OSError) -> ImageError:
+    """The system, not the picture, is at fault."""
+    return ImageError(f"{path}: cannot be read: {error.strerror or error}")
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
