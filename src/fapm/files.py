@@ -50,11 +50,11 @@ def replaced_when_complete(path: Path) -> Iterator[BinaryIO]:
             with _writing(path):
                 os.fsync(file.fileno())
         _take_over(target, unfinished)
+        _put_in_place(unfinished, target, path)
     except BaseException:  # Ctrl-C too
         with suppress(OSError):
             unfinished.unlink()
         raise
-    _put_in_place(unfinished, target, path)
 
 
 @contextmanager
@@ -243,8 +243,6 @@ def _put_in_place(complete: Path, target: Path, path: Path) -> None:
         complete.replace(target)
     except OSError as error:
         if not paths.is_file(target):
-            with suppress(OSError):
-                complete.unlink()
             raise OutputError(f"{path}: cannot write: {_reason(error)}") from error
         _overwrite(target, complete, path)
     _sync_folder(target.parent)
@@ -258,9 +256,11 @@ def _overwrite(target: Path, complete: Path, path: Path) -> None:
             file.truncate()
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
+    except (OSError, KeyboardInterrupt) as error:
+        kept = target.with_name(complete.stem.lstrip(".") + target.suffix)
+        complete.replace(kept)
         raise OutputError(
-            f"{path}: cannot be replaced: {_reason(error)}; the whole new file is {complete}"
+            f"{path}: cannot be replaced: {_reason(error)}; what was to be in it is in {kept}"
         ) from error
     complete.unlink()
 
@@ -275,5 +275,5 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _reason(error: OSError | ValueError) -> object:
-    return getattr(error, "strerror", None) or error
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or "interrupted"
