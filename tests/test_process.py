@@ -161,17 +161,19 @@ def test_what_nobody_expected_is_one_line_and_exit_code_70(
         raise RuntimeError("a mistake\nin the program")
 
     monkeypatch.setattr(Detector, "stream", broken)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     command = ("inspect", washers / "test", "-m", model, "--fail-on-defect", "-q")
-    finished = run(*command)
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.tempdir", str(tmp_path))
+        finished = run(*command)
     assert (finished.code, finished.out) == (70, "")
     (details,) = tmp_path.glob("fapm-error-*.txt")
     assert finished.err == (
         f"fapm: unexpected error: RuntimeError: a mistake in the program; details: {details}\n"
     )
     assert "Traceback" in details.read_text()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
-    finished = run(*command)
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+        finished = run(*command)
     assert finished.code == 70
     assert "Traceback" in finished.err
     assert finished.err.endswith("; details: above\n")
