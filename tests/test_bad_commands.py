@@ -30,14 +30,7 @@ def _below_a_file(root: Path) -> tuple[Path, str]:
     return root / "file" / "file", f"no such directory: {root / 'file'}"
 
 
-def _a_pipe(root: Path) -> tuple[Path, str]:
-    if not hasattr(os, "mkfifo"):
-        pytest.skip("this system has no named pipes")
-    os.mkfifo(root / "pipe")
-    return root / "pipe", "cannot write: not a regular file"
-
-
-@pytest.mark.parametrize("place", [_in_missing_folder, _a_folder, _below_a_file, _a_pipe])
+@pytest.mark.parametrize("place", [_in_missing_folder, _a_folder, _below_a_file])
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(
     refusal: Refusal, washers: Path, model: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, place: Callable[[Path], tuple[Path, str]],

@@ -121,7 +121,7 @@ def _entries(
     """Everything an archive holds, in its order, once it is known to be small enough."""
     contents = {_MANIFEST: _manifest_bytes(manifest, parts)}
     contents.update((part, parts[part]) for part in sorted(parts))
-    sizes = {part: len(data) for part, data in contents.items()}
+    sizes = _sizes(contents)
     if sizes[_MANIFEST] > MAX_MANIFEST_BYTES:
         raise OutputError(
             f"{name}: too large to save: a manifest of more than {MAX_MANIFEST_BYTES:,} bytes"
@@ -140,6 +140,11 @@ def _pieces(contents: Mapping[str, bytes]) -> Iterator[bytes]:
         yield data
         entries.append(entry)
     yield _directory(entries)
+
+
+def archive_bytes(manifest: Mapping[str, object], parts: Mapping[str, bytes]) -> int:
+    """Length of the file that :func:`write_archive` would write."""
+    return _archive_bytes(_sizes({_MANIFEST: _manifest_bytes(manifest, parts), **parts}))
 
 
 def read_archive(path: Path, upgrades: Upgrades = _NO_UPGRADES) -> Contents:
@@ -316,6 +321,10 @@ def _manifest_bytes(manifest: Mapping[str, object], parts: Mapping[str, bytes]) 
 
 def _is_part_name(name: str) -> bool:
     return len(name) <= _MAX_NAME and name != _MANIFEST and _PART_NAME.fullmatch(name) is not None
+
+
+def _sizes(contents: Mapping[str, bytes]) -> dict[str, int]:
+    return {name: len(data) for name, data in contents.items()}
 
 
 def _archive_bytes(sizes: Mapping[str, int]) -> int:

@@ -30,6 +30,11 @@ def save(fitted: Fitted, path: Path) -> None:
     archive.write_archive(path, *describe_fitted(fitted))
 
 
+def size(fitted: Fitted) -> int:
+    """Bytes of the file that :func:`save` would write."""
+    return archive.archive_bytes(*describe_fitted(fitted))
+
+
 def load(path: Path) -> Fitted:
     """Read what :func:`save` wrote.
 

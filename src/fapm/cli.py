@@ -2,63 +2,68 @@
 
 from __future__ import annotations
 
-import sys
-from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from fapm import process, streams
 from fapm._version import __version__
-from fapm.commands import (
-    audit,
-    benchmark,
-    compare,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    fit,
-    info,
-    inspect,
-    reproduce,
-    update,
-)
-
-app = typer.Typer(
-    name="fapm",
-    help="Find and localise defects, from pictures of good parts alone.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("fit")(fit.fit_command)
-app.command("inspect")(inspect.inspect_command)
-app.command("evaluate")(evaluate.evaluate_command)
-app.command("audit")(audit.audit_command)
-app.command("update")(update.update_command)
-app.command("forget")(update.forget_command)
-app.command("info")(info.info_command)
-app.command("export")(export.export_command)
-app.command("benchmark")(benchmark.benchmark_command)
-app.command("doctor")(doctor.doctor_command)
-app.command("compare")(compare.compare_command)
-app.command("demo")(demo.demo_command)
-app.add_typer(reproduce.app, name="reproduce")
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the command ``fapm``."""
-    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-        # A file name that the terminal's encoding lacks must not end a run.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    app()
+    process.run(_app)
 
 
-@app.callback(invoke_without_command=True)
+def _app() -> typer.Typer:
+    """All commands. Imported here: a library that cannot be loaded is said in one line, too."""
+    from fapm.commands import (
+        audit,
+        benchmark,
+        compare,
+        demo,
+        doctor,
+        evaluate,
+        export,
+        fit,
+        info,
+        inspect,
+        reproduce,
+        update,
+    )
+
+    app = typer.Typer(
+        name="fapm",
+        help="Find and localise defects, from pictures of good parts alone.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback(invoke_without_command=True)(_version)
+    app.command("fit")(fit.fit_command)
+    app.command("inspect")(inspect.inspect_command)
+    app.command("evaluate")(evaluate.evaluate_command)
+    app.command("audit")(audit.audit_command)
+    app.command("update")(update.update_command)
+    app.command("forget")(update.forget_command)
+    app.command("info")(info.info_command)
+    app.command("export")(export.export_command)
+    app.command("benchmark")(benchmark.benchmark_command)
+    app.command("doctor")(doctor.doctor_command)
+    app.command("compare")(compare.compare_command)
+    app.command("demo")(demo.demo_command)
+    app.add_typer(reproduce.app, name="reproduce")
+    return app
+
+
 def _version(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
 ) -> None:
     if version:
-        print(f"fapm {__version__}")
+        streams.print_line(f"fapm {__version__}")
         raise typer.Exit
+
+
+if __name__ == "__main__":
+    main()

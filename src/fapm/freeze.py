@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fapm.encoders import Encoder
 from fapm.engines.onnx_writer import OPSET
-from fapm.errors import EncoderError, EngineError
+from fapm.errors import EncoderError, EngineError, OutputError
 from fapm.fitted import FrozenEncoder, Precision
 
 Frames = Sequence[NDArray[np.uint8]]
@@ -101,6 +101,8 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
     ------
     EngineError
         NNCF is not installed.
+    OutputError
+        The folder for temporary files is full.
     """
     from fapm.engines import openvino
     from fapm.engines.quiet import import_quietly
@@ -131,10 +133,16 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
     # Unnamed nodes are called by a counter of the whole process: number them by their place.
     for number, node in enumerate(quantised.get_ordered_ops()):
         node.set_friendly_name(f"{node.get_type_name()}_{number}")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "encoder.xml")
-        openvino.ov.save_model(quantised, path, compress_to_fp16=False)
-        return {file.name: file.read_bytes() for file in (path, path.with_suffix(".bin"))}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "encoder.xml")
+            openvino.save_model(quantised, path)
+            return {file.name: file.read_bytes() for file in (path, path.with_suffix(".bin"))}
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()}: cannot keep the int8 encoder in a file here: "
+            f"{error.strerror or error}; set TMPDIR to another folder"
+        ) from error
 
 
 def feature_shapes(encoder: Encoder) -> tuple[tuple[int, int, int], ...]:

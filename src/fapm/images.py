@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -392,12 +393,27 @@ def _from_array(array: object) -> Rgb:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+            path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError as error:  # a null byte
+        raise ImageError(f"{path}: no such file ({error}); check the path") from None
+    if stat.S_ISDIR(status.st_mode):
         raise ImageError(f"{path}: is a folder; name a picture in it")
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{path}: is a pipe or a device; name a picture")
+    if status.st_size == 0:
         raise ImageError(f"{path}: the file is empty (0 bytes); copy or save the picture again")
+
+
+def _unreadable(path: str | Path, error: OSError) -> ImageError:
+    """The system, not the picture, is at fault."""
+    return ImageError(f"{path}: cannot be read: {error.strerror or error}")
 
 
 def _to_levels(picture: Image.Image, bits: int) -> NDArray[Any]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import typer
 
+from fapm import process
 from fapm.config import PRESETS, Config
 from fapm.engines import EngineName, Runtime
-from fapm.errors import FapmError
 
 Command: TypeAlias = "Callable[..., None]"
 
@@ -101,20 +100,16 @@ def runtime_options(command: Command) -> Command:
 
 
 def one_line_errors(command: Command) -> Command:
-    """What a user can mend ends in one line on stderr and exit code 2; so does Ctrl-C."""
+    """Whatever ends a command is one line on stderr and an exit code; see :mod:`fapm.process`."""
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except FapmError as error:
-            line = str(error).replace("\n", " ")  # names of files may have anything in them
-            print(f"fapm: {line}", file=sys.stderr)
-        except KeyboardInterrupt:
-            print("fapm: interrupted; no unfinished file is left behind", file=sys.stderr)
-        else:
-            return
-        raise typer.Exit(2)
+        except typer.Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(process.explain(error)) from error
 
     _set_parameters(guarded, list(inspect.signature(command, eval_str=True).parameters.values()))
     return guarded

@@ -10,27 +10,62 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Identity(NamedTuple):
+    """Which file is at a path, and whether it was written since; see :func:`identity`."""
+
+    device: int
+    number: int
+    size: int
+    changed: int
 
 
 def exists(path: str | Path) -> bool:
     """Whether something at this path can be reached; links are followed."""
-    return _mode(path) is not None
+    return _status(path) is not None
 
 
 def is_file(path: str | Path) -> bool:
     """Whether a regular file at this path can be reached; links are followed."""
-    mode = _mode(path)
-    return mode is not None and stat.S_ISREG(mode)
+    status = _status(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def is_directory(path: str | Path) -> bool:
     """Whether a folder at this path can be reached; links are followed."""
-    mode = _mode(path)
-    return mode is not None and stat.S_ISDIR(mode)
+    status = _status(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
-def _mode(path: str | Path) -> int | None:
+def is_stream(path: str | Path) -> bool:
+    """Whether this path is a pipe or a device such as ``/dev/null``; links are followed."""
+    status = _status(path)
+    return status is not None and (stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode))
+
+
+def same(one: str | Path | int, other: str | Path | int) -> bool:
+    """Whether two paths, or open descriptors, lead to one file or folder."""
+    here, there = _status(one), _status(other)
+    return here is not None and there is not None and os.path.samestat(here, there)
+
+
+def identity(path: str | Path) -> Identity | None:
+    """What differs once the file at this path is replaced or written; None: it is not there."""
+    status = _status(path)
+    if status is None:
+        return None
+    return Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def followed(path: Path) -> Path:
+    """Where a link leads; the path itself if it is none. What it leads to need not exist."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
+
+
+def _status(path: str | Path | int) -> os.stat_result | None:
     try:
-        return os.stat(path).st_mode  # noqa: PTH116
+        return os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):  # ValueError: a null byte
         return None

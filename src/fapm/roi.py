@@ -23,6 +23,7 @@ from fapm.errors import RoiError
 from fapm.fitted import Fitted, Roi
 from fapm.layout import Layout, layout_of, near_shape, pixel_size, same_shape
 from fapm.memory import geometry
+from fapm.paths import is_file
 
 Region: TypeAlias = "str | Path | NDArray[np.bool_] | Mapping[str, Any]"
 
@@ -140,10 +141,12 @@ def _read(region: Region, name: str, canvas: _Canvas) -> Roi:
     if isinstance(region, Mapping):
         return _from_polygons(region, name, canvas)
     path = Path(region)
-    if path.is_file() and (path.suffix.lower() == ".json" or _starts_like_json(path)):
+    if is_file(path) and (path.suffix.lower() == ".json" or _starts_like_json(path)):
         try:
             described = json.loads(path.read_bytes())
-        except (ValueError, RecursionError, OSError) as error:
+        except OSError as error:
+            raise RoiError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise RoiError(f"{path}: not a JSON that can be read ({reason})") from None
         return _from_polygons(described, str(path), canvas)
@@ -151,8 +154,11 @@ def _read(region: Region, name: str, canvas: _Canvas) -> Roi:
 
 
 def _starts_like_json(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(64).lstrip()[:1] in (b"{", b"[")
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip()[:1] in (b"{", b"[")
+    except OSError:  # taken for a picture, whose reader says why
+        return False
 
 
 def _from_mask(mask: NDArray[Any], name: str, canvas: _Canvas) -> Roi:

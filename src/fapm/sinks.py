@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import math
-import sys
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from fapm import images
 from fapm.calibration import Verdict
-from fapm.files import make_directory, replaced_when_complete
+from fapm.errors import ImageError, OutputError
+from fapm.files import growing, replaced_when_complete
 from fapm.prediction import Failure, Prediction
 from fapm.reports.heatmap import draw_inspected, overlay
+from fapm.streams import print_text
 
 if TYPE_CHECKING:
     from fapm.detector import Detector
@@ -102,75 +104,105 @@ def figures(
 
 @contextmanager
 def json_lines(target: str) -> Iterator[Sink]:
-    """One JSON object a line, into a file that appears when complete, or to stdout for ``-``."""
-    with _text(target) as file:
+    """One JSON object a line, into a file that grows, or to stdout for ``-``."""
+    with _text(target) as write_text:
 
         def write(result: Prediction | Failure) -> None:
-            file.write(json.dumps(record(result)) + "\n")
-            if target == "-":
-                file.flush()
+            write_text(json.dumps(record(result)) + "\n")
 
         yield write
 
 
 @contextmanager
 def csv_table(target: str) -> Iterator[Sink]:
-    """A row a picture, into a file that appears when complete, or to stdout for ``-``."""
-    with _text(target) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*_COLUMNS, "error"))
+    """A row a picture, into a file that grows, or to stdout for ``-``."""
+    columns = (*_COLUMNS, "error")
+    with _text(target) as write_text:
+        heading = [_csv_row(columns)]
 
         def write(result: Prediction | Failure) -> None:
             row = record(result)
             row["regions"] = len(row.get("regions", ()))
             row["compared_with"] = row.get("compared_with", {}).get("picture")
-            writer.writerow([row.get(column) for column in (*_COLUMNS, "error")])
+            # The heading comes with the first row: until then an old table stays.
+            first = heading.pop() if heading else ""
+            write_text(first + _csv_row([row.get(column) for column in columns]))
 
         yield write
 
 
-@contextmanager
-def overlays(directory: Path, max_pixels: int) -> Iterator[Sink]:
-    """A PNG a picture: the heatmap on a scale fixed by the threshold, over the picture."""
-    make_directory(directory)
+def overlays(directory: Path, max_pixels: int, lost: Callable[[str], None]) -> Sink:
+    """A PNG a picture: the heatmap on a scale fixed by the threshold, over the picture.
+
+    Parameters
+    ----------
+    lost
+        called with the reason where one cannot be made: the other results do not suffer.
+    """
     taken: set[str] = set()
+    longest = _longest_name(directory)
 
     def write(result: Prediction | Failure) -> None:
         if isinstance(result, Failure):
             return
         source = Path(result.source)
-        picture = images.read_image(source, max_pixels)
-        if result.inspected is not None:
-            picture = draw_inspected(picture, result.inspected)
-        painted = overlay(picture, result.anomaly_map, result.map_threshold)
-        name = _free_name(source, taken)
-        with replaced_when_complete(directory / name) as file:
-            file.write(images.encode_png(painted))
+        try:
+            picture = images.read_image(source, max_pixels)
+            if result.inspected is not None:
+                picture = draw_inspected(picture, result.inspected)
+            painted = overlay(picture, result.anomaly_map, result.map_threshold)
+            name = _free_name(source, taken, longest)
+            with replaced_when_complete(directory / name) as file:
+                file.write(images.encode_png(painted))
+        except (ImageError, OutputError) as error:
+            lost(str(error))
 
-    yield write
+    return write
 
 
 @contextmanager
-def _text(target: str) -> Iterator[TextIOWrapper | Any]:
+def _text(target: str) -> Iterator[Callable[[str], None]]:
     if target == "-":
-        yield sys.stdout
+        yield print_text
         return
-    with replaced_when_complete(Path(target)) as file:
-        text = TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
-        yield text
-        text.flush()
-        text.detach()  # the file is closed by who opened it
+    with growing(Path(target)) as write:
+        yield lambda text: write(text.encode("utf-8", errors="surrogateescape"))
 
 
-def _free_name(source: Path, taken: set[str]) -> str:
-    """Pictures of the same name get their folder's name in front, or else a number behind."""
+def _csv_row(cells: Sequence[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _free_name(source: Path, taken: set[str], longest: int) -> str:
+    """Pictures of the same name get their folder's name in front, or else a number behind.
+
+    Names that differ in nothing but case are one to many file systems.
+    """
     stem = source.stem
     names = itertools.chain(
-        (stem, f"{source.parent.name}_{stem}"), (f"{stem}_{n}" for n in itertools.count(2))
+        (_cut(stem, ".png", longest), _cut(f"{source.parent.name}_{stem}", ".png", longest)),
+        (_cut(stem, f"_{n}.png", longest) for n in itertools.count(2)),
     )
-    name = next(name for name in names if name not in taken)
-    taken.add(name)
-    return f"{name}.png"
+    name = next(name for name in names if name.casefold() not in taken)
+    taken.add(name.casefold())
+    return name
+
+
+def _cut(stem: str, ending: str, longest: int) -> str:
+    """A file's name of no more than `longest` bytes; what is too much of its stem is cut off."""
+    while len(os.fsencode(stem + ending)) > longest:
+        stem = stem[:-1]
+    return stem + ending
+
+
+def _longest_name(directory: Path) -> int:
+    """Bytes that the file system allows a name."""
+    try:
+        return os.pathconf(directory, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # AttributeError: Windows
+        return 255
 
 
 def finite(value: float) -> float | None:

@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fapm import console, images
-from fapm.commands.shared import MaxPixels, Quiet, Report
+from fapm.commands.shared import (
+    REPORT,
+    Json,
+    MaxPixels,
+    Quiet,
+    Report,
+    dash_for_stdout,
+    make_report_folder,
+    refuse_unwritable_targets,
+)
 from fapm.config import Config
 from fapm.engines import Runtime
 from fapm.errors import EngineError, OutputError
-from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
 from fapm.options import config_options, one_line_errors, runtime_options
+from fapm.streams import print_line
 
 if TYPE_CHECKING:
     from fapm.audit import Audit
@@ -29,8 +38,10 @@ def audit_command(
     good: Annotated[list[Path], typer.Argument(help="folders or pictures of good parts")],
     config: Config,
     runtime: Runtime,
-    json_: Annotated[str | None, typer.Option("--json", help="JSON file, - for stdout")] = None,
-    csv: Annotated[str | None, typer.Option(help="CSV file, - for stdout")] = None,
+    json_: Json = None,
+    csv: Annotated[
+        str | None, typer.Option(help="CSV file, - for stdout", callback=dash_for_stdout)
+    ] = None,
     report: Report = None,
     top: Annotated[int, typer.Option(min=1, help="pictures to print and to show")] = 20,
     max_pixels: MaxPixels = images.MAX_PIXELS,
@@ -39,13 +50,10 @@ def audit_command(
     """Rank good pictures by how unlike the others they are: defects hide at the top."""
     from fapm.training import training_pictures
 
-    for target in (json_, csv):
-        if target not in (None, "-"):
-            refuse_unwritable(Path(target))
+    refuse_unwritable_targets(json_, csv)
     if json_ == csv and json_ is not None:
         raise OutputError(f"--json and --csv both go to {json_}; name another file for one")
-    if report is not None:
-        make_directory(report)
+    make_report_folder(report)
     taken = training_pictures(good)
     for line in taken.lines:
         console.remark(quiet, line)
@@ -60,24 +68,19 @@ def audit_command(
     for failure in found.skipped:
         console.remark(quiet, f"left out: {failure.error}")
     rows = _rows(found)
-    if json_ is not None:
-        _write(json_, json.dumps({"cut": found.found.cut, "pictures": rows}, indent=2) + "\n")
-    if csv is not None:
-        table = io.StringIO()
-        writer = csv_module.DictWriter(table, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        _write(csv, table.getvalue())
+    if not {json_, csv} & {"-"}:  # first: a full disk does not take these
+        for row in rows[:top]:
+            mark = "stands out" if row["stands_out"] else ""
+            print_line(f"{row['rank']:>5}{row['score']:>9.4g}  {mark:<12}{row['picture']}")
+    document = {"cut": found.found.cut, "pictures": rows}
+    console.write_text(json_, json.dumps(document, indent=2) + "\n")
+    console.write_text(csv, _table(rows))
     if report is not None:
         from fapm.reports.audit import write_audit
 
-        page = report / "report.html"
+        page = report / REPORT
         write_audit(page, found, taken.pictures, max_pixels, top)
         console.remark(quiet, f"report: {page}")
-    if not {json_, csv} & {"-"}:
-        for row in rows[:top]:
-            mark = "stands out" if row["stands_out"] else ""
-            print(f"{row['rank']:>5}{row['score']:>9.4g}  {mark:<12}{row['picture']}")
     console.remark(
         quiet,
         f"{sum(row['stands_out'] for row in rows)} of {console.pictures(len(rows))} stand out "
@@ -98,9 +101,9 @@ def _rows(found: Audit) -> list[dict[str, Any]]:
     ]
 
 
-def _write(target: str, text: str) -> None:
-    if target == "-":
-        print(text, end="")
-        return
-    with replaced_when_complete(Path(target)) as file:
-        file.write(text.encode("utf-8", errors="surrogateescape"))
+def _table(rows: list[dict[str, Any]]) -> str:
+    table = io.StringIO()
+    writer = csv_module.DictWriter(table, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()

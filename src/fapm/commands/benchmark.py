@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from fapm import console
-from fapm.commands.shared import Quiet
+from fapm.commands.shared import Json, Quiet, refuse_unwritable_targets
 from fapm.config import Config
 from fapm.engines import Runtime
 from fapm.errors import EngineError
-from fapm.files import refuse_unwritable
 from fapm.options import config_options, one_line_errors, runtime_options
 
 
@@ -27,9 +26,7 @@ def benchmark_command(
     ] = None,
     pictures: Annotated[int, typer.Option(help="how many synthetic pictures")] = 209,
     rounds: Annotated[int, typer.Option(help="turns that each stage gets")] = 20,
-    json_: Annotated[
-        str | None, typer.Option("--json", help="JSON file of all figures, - for stdout")
-    ] = None,
+    json_: Json = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure how fast this machine is: encoder, whole graph, and PatchCore beside them."""
@@ -42,8 +39,7 @@ def benchmark_command(
     from fapm.benchmark import benchmark, synthetic_pictures
     from fapm.training import training_pictures
 
-    if json_ not in (None, "-"):
-        refuse_unwritable(Path(json_))
+    refuse_unwritable_targets(json_)
     made = () if source else synthetic_pictures(pictures, config.seed)
     given = training_pictures(source).pictures if source else made
     if config.weights == "random":

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fapm import console, images
-from fapm.commands.shared import MaxPixels, Quiet
+from fapm.commands.shared import Json, MaxPixels, Quiet, refuse_unwritable_targets
 from fapm.compare import running, tables
 from fapm.compare.methods import DEFAULT, KNOWN, parse_methods
 from fapm.compare.setting import Setting
@@ -18,10 +18,10 @@ from fapm.config import Config
 from fapm.datasets import LAYOUTS, Sample, load_dataset
 from fapm.engines import Runtime, installed
 from fapm.errors import ConfigError, DatasetError, EngineError, ImageError
-from fapm.files import refuse_unwritable, replaced_when_complete
 from fapm.layout import require_plain
 from fapm.options import config_options, one_line_errors, runtime_options
 from fapm.pipeline import ordered_map
+from fapm.streams import print_text
 
 
 @one_line_errors
@@ -39,9 +39,7 @@ def compare_command(
     timeout: Annotated[
         float | None, typer.Option(help="seconds that each method has; default: no limit")
     ] = None,
-    json_: Annotated[
-        str | None, typer.Option("--json", help="JSON file of all figures, - for stdout")
-    ] = None,
+    json_: Json = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="CSV file, a line a method")] = None,
     markdown: Annotated[Path | None, typer.Option(help="the table as a Markdown file")] = None,
     max_pixels: MaxPixels = images.MAX_PIXELS,
@@ -62,9 +60,7 @@ def compare_command(
         raise DatasetError(f"{dataset}: no good training pictures to fit on")
     if not data.test:
         raise DatasetError(f"{dataset}: no test pictures in this {data.layout} layout to judge")
-    for target in (json_ if json_ != "-" else None, csv, markdown):
-        if target is not None:
-            refuse_unwritable(Path(target))
+    refuse_unwritable_targets(json_, csv, markdown)
     console.remark(quiet, data.message)
     for line in data.warnings:
         console.remark(quiet, f"warning: {line}")
@@ -76,11 +72,11 @@ def compare_command(
             advance("compare", len(rows), len(names))
     figures = json.dumps(tables.document(data.name, task, rows), indent=2) + "\n"
     table = tables.markdown(rows)
-    print(figures if json_ == "-" else table, end="")
-    for target, text in ((json_, figures), (csv, tables.csv_text(rows)), (markdown, table)):
-        if target is not None and target != "-":
-            with replaced_when_complete(Path(target)) as file:
-                file.write(text.encode())
+    print_text(figures if json_ == "-" else table)
+    if json_ != "-":
+        console.write_text(json_, figures)
+    for target, text in ((csv, tables.csv_text(rows)), (markdown, table)):
+        console.write_text(None if target is None else str(target), text)
 
 
 def _refuse_what_cannot_be_compared(config: Config) -> None:

@@ -13,6 +13,7 @@ from fapm.config import Config
 from fapm.engines import Runtime
 from fapm.files import make_directory
 from fapm.options import config_options, one_line_errors, runtime_options
+from fapm.streams import print_line
 
 
 @one_line_errors
@@ -50,7 +51,7 @@ def demo_command(
     kept = demo.first_defects(found.samples)
     part = judge(detector, [found.samples[i] for i in kept], [found.results[i] for i in kept], None)
     if part.image and part.counts:
-        print(
+        print_line(
             f"Of the {demo.FIRST_DEFECTS} defective cells that come first in the data set, which "
             f"have the coarser defects: image auroc {part.image.auroc:.4f}, caught "
             f"{part.counts.true_positives}."

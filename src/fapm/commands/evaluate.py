@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,22 +12,22 @@ from fapm import bundle, console, images, sinks
 from fapm.commands.shared import (
     FitRoi,
     Ignore,
+    Json,
     MaxPixels,
     Quiet,
     Report,
     fit_detector,
+    make_report_folder,
     refuse_if_none_usable,
+    refuse_unwritable_targets,
     save_report,
 )
 from fapm.config import Config
 from fapm.datasets import LAYOUTS, load_dataset
 from fapm.engines import Runtime
 from fapm.errors import ConfigError, DatasetError
-from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
 from fapm.options import config_options, one_line_errors, runtime_options
-
-if TYPE_CHECKING:
-    from fapm.detector import Detector
+from fapm.streams import print_text
 
 
 @one_line_errors
@@ -45,9 +45,7 @@ def evaluate_command(
     roi: FitRoi = None,
     ignore: Ignore = None,
     report: Report = None,
-    json_: Annotated[
-        str | None, typer.Option("--json", help="JSON file of all figures, - for stdout")
-    ] = None,
+    json_: Json = None,
     max_pixels: MaxPixels = images.MAX_PIXELS,
     quiet: Quiet = False,
 ) -> None:
@@ -64,10 +62,8 @@ def evaluate_command(
         )
     if model is None and not data.good:
         raise DatasetError(f"{dataset}: no good training pictures; name a bundle with --model")
-    if json_ not in (None, "-"):
-        refuse_unwritable(Path(json_))
-    if report is not None:
-        make_directory(report)
+    refuse_unwritable_targets(json_)
+    make_report_folder(report)
     console.remark(quiet, data.message)
     for line in data.warnings:
         console.remark(quiet, f"warning: {line}")
@@ -80,7 +76,7 @@ def evaluate_command(
         detector, fit_seconds = fit_detector(
             good_pictures(data), config, runtime, max_pixels, quiet, roi=roi, ignore=ignore
         )
-        bundle_bytes = _bundle_bytes(detector)
+        bundle_bytes = bundle.size(detector.fitted_)
     else:
         detector = Detector.load(model, runtime=runtime, max_pixels=max_pixels)
         detector = detector.restrict(roi, ignore)
@@ -90,23 +86,17 @@ def evaluate_command(
             detector, data.test, progress=lambda done, total: advance("inspect", done, total)
         )
     figures = sinks.figures(data.name, detector, found, fit_seconds, bundle_bytes)
-    if report is not None:
-        notes = (*data.warnings, *found.warnings)
-        summary = {"data set": f"{data.name}: {data.message}"}
-        save_report(report, f"FAPM on {data.name}", detector, found, summary, notes, quiet)
     for line in found.warnings:
         console.remark(quiet, f"warning: {line}")
     for failure in found.failures:
         console.remark(quiet, f"failed: {failure.error}")
     if json_ == "-":
-        print(json.dumps(figures))
-    else:
-        if json_ is not None:
-            with replaced_when_complete(Path(json_)) as file:
-                file.write((json.dumps(figures, indent=2) + "\n").encode())
+        print_text(json.dumps(figures) + "\n")
+    else:  # the table first: a full disk does not take it
         console.print_figures(figures, detector, found)
+        console.write_text(json_, json.dumps(figures, indent=2) + "\n")
+    if report is not None:
+        summary = {"data set": f"{data.name}: {data.message}"}
+        notes = (*data.warnings, *found.warnings)
+        save_report(report, f"FAPM on {data.name}", detector, found, summary, notes, quiet)
     refuse_if_none_usable(len(found.results), found.picture_failures)
-
-
-def _bundle_bytes(detector: Detector) -> int:
-    return len(bundle.dumps(detector.fitted_))

@@ -12,6 +12,7 @@ from fapm.commands.shared import MaxPixels
 from fapm.folders import list_images
 from fapm.frames import readable_frames
 from fapm.options import one_line_errors
+from fapm.streams import print_line
 
 
 @one_line_errors
@@ -41,7 +42,7 @@ def export_command(
             layout=detector.fitted_.layout,
         )[1]
     difference = export(detector, to, folder, frames)
-    print(
+    print_line(
         f"{folder}: largest score difference {difference:.1e} on "
         f"{len(frames)} {'synthetic frames' if pictures is None else 'pictures'}"
     )

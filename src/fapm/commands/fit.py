@@ -36,4 +36,4 @@ def fit_command(
     detector.save(output)
     facts = f"{console.fit_facts(detector, seconds)}, {console.megabytes(output)}"
     console.remark(quiet, facts)
-    print(output)
+    console.print_path(output)

@@ -10,6 +10,7 @@ import typer
 
 from fapm import console
 from fapm.options import one_line_errors
+from fapm.streams import print_text
 
 
 @one_line_errors
@@ -23,6 +24,6 @@ def info_command(
 
     manifest = bundle.describe(model)
     if json_:
-        print(json.dumps(manifest, indent=2))
+        print_text(json.dumps(manifest, indent=2) + "\n")
         return
     console.print_facts(console.bundle_facts(model, manifest, Detector.load(model).notes_))

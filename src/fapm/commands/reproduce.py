@@ -10,13 +10,14 @@ import typer
 
 from fapm import console
 from fapm.commands.reproduce_figures import figures_command
-from fapm.commands.shared import Quiet
+from fapm.commands.shared import Json, Quiet, refuse_unwritable_targets
 from fapm.config import Config
 from fapm.engines import Runtime
 from fapm.errors import DatasetError, EncoderError, EngineError
-from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
+from fapm.files import make_directory
 from fapm.layout import require_plain
 from fapm.options import one_line_errors, runtime_options, some_config_options
+from fapm.streams import print_text
 
 if TYPE_CHECKING:
     from fapm.reproduce.output import Document
@@ -28,8 +29,6 @@ app = typer.Typer(
 Root = Annotated[
     Path, typer.Argument(help="MVTec AD: a folder of data sets with train/good, or one of them")
 ]
-Json = Annotated[str | None, typer.Option("--json", help="JSON file of all figures, - for stdout")]
-
 
 # Table 2 turns these parts of the method on and off itself.
 _ABLATED = ("layer_wise", "sampling")
@@ -51,7 +50,7 @@ def table1_command(
 ) -> None:
     """Table 1: all categories, beside what was published. Run again, it goes on where it ended."""
     require_plain(config, "reproduce")
-    _refuse_unwritable(json_)
+    refuse_unwritable_targets(json_)
     _require_fit()
     from fapm.reproduce.categories import Job, measure_all
     from fapm.reproduce.measure import find_data_sets
@@ -99,7 +98,7 @@ def table2_command(
     count for the ratio unless --budget-pictures says otherwise.
     """
     require_plain(config, "reproduce")
-    _refuse_unwritable(json_)
+    refuse_unwritable_targets(json_)
     _require_fit()
     from fapm.errors import FapmError
     from fapm.reproduce.measure import find_data_sets
@@ -140,7 +139,7 @@ def cost_command(
     json_: Json = None,
 ) -> None:
     """Count what a search costs, per variant of Table 2, from shapes alone."""
-    _refuse_unwritable(json_)
+    refuse_unwritable_targets(json_)
     _require_fit()
     from fapm.reproduce.cost_table import cost_table
 
@@ -198,22 +197,13 @@ def _facts(
     return facts, {"config": config.model_dump(mode="json"), "engine": engine, **here}
 
 
-def _refuse_unwritable(json_: str | None) -> None:
-    if json_ not in (None, "-"):
-        refuse_unwritable(Path(json_))
-
-
 def _show(document: Document, json_: str | None) -> None:
     """As JSON to stdout for ``-``; else as Markdown, and as JSON to the file if there is one."""
     from fapm.reproduce import output
 
-    if json_ == "-":
-        print(output.as_json(document), end="")
-        return
-    if json_ is not None:
-        with replaced_when_complete(Path(json_)) as file:
-            file.write(output.as_json(document).encode())
-    print(output.as_markdown(document), end="")
+    if json_ != "-":
+        print_text(output.as_markdown(document))
+    console.write_text(json_, output.as_json(document))
 
 
 app.command("table1")(table1_command)

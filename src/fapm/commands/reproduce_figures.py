@@ -22,6 +22,8 @@ from fapm.errors import ConfigError, DatasetError, EngineError, FapmError, Image
 from fapm.files import make_directory, replaced_when_complete
 from fapm.layout import require_plain
 from fapm.options import config_options, one_line_errors, runtime_options
+from fapm.paths import is_directory
+from fapm.streams import print_line
 
 if TYPE_CHECKING:
     from fapm.reproduce.figure_data import Measured
@@ -103,7 +105,7 @@ def figures_command(
     for what, error in failures.items():
         console.remark(quiet, f"left out, {what}: {error}")
     for path in written:
-        print(path)
+        print_line(str(path))
 
 
 def _speed_and_accuracy(
@@ -176,7 +178,7 @@ def _find_data_sets(root: Path) -> dict[str, tuple[Path, str | None]]:
     """Roots and categories by name: those of the tables, else a data set in any other layout."""
     from fapm.reproduce.measure import find_data_sets
 
-    names = categories(root) if root.is_dir() else []
+    names = categories(root) if is_directory(root) else []
     try:
         return {name: (folder, None) for name, folder in find_data_sets(root).items()}
     except DatasetError:

@@ -14,12 +14,16 @@ from fapm import console
 from fapm.config import Config
 from fapm.engines import Runtime
 from fapm.errors import ImageError
+from fapm.files import make_directory, refuse_unwritable
 from fapm.prediction import Failure
 from fapm.reports.html import write_report
+from fapm.streams import is_stdout
 
 if TYPE_CHECKING:
     from fapm.detector import Detector
     from fapm.evaluation import Evaluation
+
+REPORT = "report.html"
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no remarks")]
 MaxPixels = Annotated[
@@ -43,6 +47,34 @@ FitRoi = Annotated[
     ),
 ]
 Report = Annotated[Path | None, typer.Option(help="folder for an HTML report")]
+
+
+def dash_for_stdout(target: str | None) -> str | None:
+    """What options for files make of what was typed: ``-`` for ``/dev/stdout`` and its like.
+
+    A file of that name must not be opened anew, much less replaced.
+    """
+    return "-" if target is not None and is_stdout(target) else target
+
+
+Json = Annotated[
+    str | None,
+    typer.Option("--json", help="JSON file of all figures, - for stdout", callback=dash_for_stdout),
+]
+
+
+def refuse_unwritable_targets(*targets: str | Path | None) -> None:
+    """:func:`fapm.files.refuse_unwritable` for those that are files."""
+    for target in targets:
+        if target is not None and target != "-":
+            refuse_unwritable(Path(target))
+
+
+def make_report_folder(folder: Path | None) -> None:
+    """Say now, not after the work, that a report cannot be written."""
+    if folder is not None:
+        make_directory(folder)
+        refuse_unwritable(folder / REPORT)
 
 
 def fit_detector(
@@ -107,7 +139,7 @@ def save_report(
         **_inspected(detector),
         "false-positive rate": f"{100 * config.false_positive_rate:g} % asked for",
     }
-    page = folder / "report.html"
+    page = folder / REPORT
     write_report(
         page, compose(title, detector, found, summary=facts, notes=notes, pictures=pictures)
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +14,10 @@ from fapm import console, images
 from fapm.commands.shared import MaxPixels, Quiet
 from fapm.engines import Runtime
 from fapm.files import refuse_unwritable
+from fapm.fitted import Change
+from fapm.locks import sole_writer
 from fapm.options import one_line_errors, runtime_options
+from fapm.paths import same
 
 if TYPE_CHECKING:
     from fapm.detector import Detector
@@ -36,21 +41,21 @@ def update_command(
     quiet: Quiet = False,
 ) -> None:
     """Learn more good parts, without the old pictures."""
-    from fapm.detector import Detector
     from fapm.training import training_pictures
 
     refuse_unwritable(output or model)
     taken = training_pictures(good)
     for line in taken.lines:
         console.remark(quiet, line)
-    detector = Detector.load(model, runtime=runtime, max_pixels=max_pixels)
-    skipped = len(detector.fitted_.skipped)
-    started = time.perf_counter()
-    with console.progress(quiet) as advance:
-        detector.update(taken, when=when, progress=advance)
-    for failure in detector.fitted_.skipped[skipped:]:
-        console.remark(quiet, f"note: left out: {failure.error}")
-    _finish(detector, output or model, time.perf_counter() - started, quiet)
+
+    def learn(detector: Detector) -> None:
+        skipped = len(detector.fitted_.skipped)
+        with console.progress(quiet) as advance:
+            detector.update(taken, when=when, progress=advance)
+        for failure in detector.fitted_.skipped[skipped:]:
+            console.remark(quiet, f"note: left out: {failure.error}")
+
+    _change(model, output or model, learn, quiet, runtime=runtime, max_pixels=max_pixels)
 
 
 @one_line_errors
@@ -62,24 +67,35 @@ def forget_command(
     quiet: Quiet = False,
 ) -> None:
     """Remove what one picture taught."""
+    refuse_unwritable(output or model)
+    _change(model, output or model, lambda d: d.forget(picture, when=when), quiet)
+
+
+def _change(
+    model: Path, output: Path, change: Callable[[Detector], object], quiet: bool, **options: Any
+) -> None:
+    """Read a bundle, change it and write it: what others write meanwhile is not lost."""
     from fapm.detector import Detector
 
-    refuse_unwritable(output or model)
-    detector = Detector.load(model)
-    started = time.perf_counter()
-    detector.forget(picture, when=when)
-    _finish(detector, output or model, time.perf_counter() - started, quiet)
+    waiting = partial(console.remark, quiet)
+    in_place = output == model or same(model, output)
+    with sole_writer(output, read=in_place, waiting=waiting) as refuse_if_changed:
+        detector = Detector.load(model, **options)
+        started = time.perf_counter()
+        change(detector)
+        seconds = time.perf_counter() - started
+        refuse_if_changed()
+        detector.save(output)
+    _tell(detector.fitted_.history[-1], seconds, quiet)
+    console.print_path(output)
 
 
-def _finish(detector: Detector, output: Path, seconds: float, quiet: bool) -> None:
-    change = detector.fitted_.history[-1]
-    for warning in change.warnings:
-        console.remark(False, f"warning: {warning}")  # even if quiet: it may be a mistake
-    detector.save(output)
+def _tell(change: Change, seconds: float, quiet: bool) -> None:
+    for line in change.warnings:
+        console.warning(line)  # even if quiet: it may be a mistake
     before, after = (f"{level:.4g}" if level is not None else "-" for level in change.threshold)
     console.remark(
         quiet,
         f"{change.action}: {console.pictures(len(change.pictures))}, keys {change.keys[0]:,} -> "
         f"{change.keys[1]:,}, threshold {before} -> {after}, {seconds:.1f} s",
     )
-    print(output)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -42,6 +43,20 @@ def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> OpenVinoEncoder:
     """The encoder alone."""
     with _one_line_errors():
         return OpenVinoEncoder([_compile(read_encoder(encoder), encoder.precision, runtime)])
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Write an OpenVINO model to `path`, and its constants beside it with the suffix ``.bin``.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    try:
+        ov.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:  # of the system's reason OpenVINO keeps nothing
+        raise OSError(f"OpenVINO could not write {path.name}; is the disk full?") from error
 
 
 class _Chain:

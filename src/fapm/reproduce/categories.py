@@ -22,6 +22,7 @@ from fapm.engines import Runtime
 from fapm.errors import FapmError
 from fapm.evaluation import evaluate
 from fapm.files import make_directory, replaced_when_complete
+from fapm.paths import is_file
 from fapm.pipeline import Progress
 from fapm.processes import Call, ProcessDiedError
 from fapm.reproduce.measure import load_labelled, speed_stages
@@ -158,7 +159,7 @@ def measure(job: Job, progress: Progress, remark: Callable[[str], None]) -> dict
 def fingerprint(job: Job, data: Dataset) -> str:
     """What figures belong to: version, settings, runtime, and every file by name and content."""
     settings = job.config.model_dump(mode="json")
-    if job.config.weights is not None and Path(job.config.weights).is_file():
+    if job.config.weights is not None and is_file(job.config.weights):
         settings["weights"] = _digest(Path(job.config.weights))
     samples = [*data.train, *data.test]
     files = [*(s.path for s in samples), *(mask for s in samples for mask in s.masks)]

@@ -16,6 +16,7 @@ from fapm.detector import Detector
 from fapm.engines import open_encoder
 from fapm.errors import DatasetError
 from fapm.frames import Picture, readable_frames
+from fapm.paths import is_directory
 
 # Frames that speed is measured on, in turn.
 _FRAMES = 4
@@ -31,9 +32,9 @@ def find_data_sets(root: Path) -> dict[str, Path]:
     DatasetError
         There is no such folder, none with ``train/good``, or two of one name.
     """
-    if not root.is_dir():
+    if not is_directory(root):
         raise DatasetError(f"{root}: no such folder; check the path")
-    if (root / "train" / "good").is_dir():
+    if is_directory(root / "train" / "good"):
         return {root.resolve().name: root}
     found: dict[str, Path] = {}
     for good in sorted([*root.glob("*/train/good"), *root.glob("*/*/train/good")]):
