@@ -13,6 +13,7 @@ import typer
 from fapm.config import PRESETS, Config
 from fapm.engines import EngineName, Runtime
 from fapm.errors import FapmError
+from fapm.imports import import_problem
 
 Command: TypeAlias = "Callable[..., None]"
 
@@ -110,6 +111,11 @@ def one_line_errors(command: Command) -> Command:
         except FapmError as error:
             line = str(error).replace("\n", " ")  # names of files may have anything in them
             print(f"fapm: {line}", file=sys.stderr)
+        except Exception as error:
+            problem = import_problem(error)  # a library that only this command imports
+            if problem is None:
+                raise
+            print(f"fapm: {problem}", file=sys.stderr)
         except KeyboardInterrupt:
             print("fapm: interrupted; no unfinished file is left behind", file=sys.stderr)
         else:

@@ -14,8 +14,9 @@ from fapm import console, images
 from fapm.commands.shared import MaxPixels, Quiet, Report
 from fapm.config import Config
 from fapm.engines import Runtime
-from fapm.errors import EngineError, OutputError
+from fapm.errors import OutputError
 from fapm.files import make_directory, refuse_unwritable, replaced_when_complete
+from fapm.imports import needed_for
 from fapm.options import config_options, one_line_errors, runtime_options
 
 if TYPE_CHECKING:
@@ -48,12 +49,8 @@ def audit_command(
         make_directory(report)
     pictures, message = training_pictures(good)
     console.remark(quiet, message)
-    try:
+    with needed_for("audit", "fapm[fit]"):
         from fapm.audit import audit
-    except ImportError as error:
-        raise EngineError(
-            f"audit: {error.name} is not installed; type: pip install 'fapm[fit]'"
-        ) from None
     with console.progress(quiet) as advance:
         found = audit(pictures, config, runtime, max_pixels=max_pixels, progress=advance)
     for failure in found.skipped:
