@@ -89,15 +89,17 @@ def import_quietly(name: str) -> Any:
 
 
 def _broken_library(error: Exception) -> str | None:
-    """The library that was found and whose own code failed while it was imported.
-
-    It is the first whose code our import ran; what failed may lie deep inside, in another library.
-    """
+    """The library that was found, and whose own code failed while it was imported."""
+    library = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if name not in _ON_THE_WAY:
-            return name if frame.f_code.co_name == "<module>" else None
-    # Code of a library that is not Python leaves no frame; nor does a library that is not there.
-    if isinstance(error, ModuleNotFoundError) or not isinstance(error, ImportError):
-        return None
-    return error.name
+        if name in _ON_THE_WAY:
+            continue
+        if frame.f_code.co_name == "<module>":
+            library = name  # others may have imported it: the innermost is the broken one
+        elif library is None:
+            return None  # code that runs, and does not import
+    if library is None and isinstance(error, ImportError):
+        # Code that is not Python leaves no frame; nor does a library that is not there.
+        return None if isinstance(error, ModuleNotFoundError) else error.name
+    return library
