@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint torch-free bench clean
+.PHONY: install demo test lint torch-free lowest bench clean
 
 install: .venv/.installed
 
@@ -32,9 +32,24 @@ torch-free: install .venv-inspect/.installed
 	.venv-inspect/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
+# The lowest versions that pyproject.toml allows, on an old Python: they must do.
+LOWEST_PYTHON ?= $(shell for p in python3.10 python3.11; do $$p -c '' 2>/dev/null && echo $$p && break; done)
+
+lowest: install .venv-lowest/.installed
+	scripts/lowest_versions.sh .venv .venv-lowest
+
+.venv-lowest/.installed: pyproject.toml
+	test -n "$(LOWEST_PYTHON)"  # NumPy 1.24 has no wheel for Python 3.12
+	rm -rf .venv-lowest
+	$(LOWEST_PYTHON) -m venv .venv-lowest
+	sed -n '/^dependencies = \[/,/^]/s/.*"\(.*\)>=\(.*\)".*/\1==\2/p' pyproject.toml >.venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 bench: install
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/coreset.py
 
 clean:
-	rm -rf .venv .venv-inspect demo build dist
+	rm -rf .venv .venv-inspect .venv-lowest demo build dist

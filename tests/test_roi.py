@@ -243,8 +243,7 @@ def test_what_is_outside_cannot_raise_a_score(detector: Detector) -> None:
     """Whatever the engine finds is the worst of the inspected cells of the whole map."""
     for engine in ENGINES:
         runtime = Runtime(engine=engine)  # type: ignore[arg-type]
-        part = Detector(detector.config, runtime=runtime)
-        part._fitted = detector.restrict(blob()).fitted_
+        part = Detector.of(detector.restrict(blob()).fitted_, runtime=runtime)
         for picture in (good(60), defective(61)):
             p = part.predict(picture)
             assert p.score <= detector.score(picture) * (1 + 1e-5)

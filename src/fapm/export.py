@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +19,14 @@ from fapm.errors import ConfigError, EngineError, OutputError
 from fapm.files import make_directory, replaced_when_complete
 from fapm.fitted import Fitted
 from fapm.forgetting import finite_or_none
+from fapm.imports import needed_for
 
 Format = Literal["onnx", "openvino"]
 
 # Scores of the file may differ from the detector's by this share, and no more.
 TOLERANCE = 1e-3
+# What OpenVINO 2024.6 reads.
+_OPSET_2024_6 = 15
 # Pictures to prove it on, at most.
 PROOF = 32
 
@@ -57,7 +61,8 @@ def export(
     """
     if kind not in get_args(Format):
         raise ConfigError(f"to: unknown {kind!r}; choose one of {', '.join(get_args(Format))}")
-    fitted = detector.fitted_
+    now = detector.snapshot()
+    fitted = now.fitted
     if fitted.encoder.precision == "bf16" or (kind, fitted.encoder.precision) == ("onnx", "int8"):
         raise EngineError(
             f"precision: a bundle fitted with {fitted.encoder.precision} cannot be exported to "
@@ -74,7 +79,7 @@ def export(
             "--light none"
         )
     make_directory(folder)
-    expected = detector.engine_.run(frames).scores
+    expected = now.engine.run(frames).scores
     try:
         with tempfile.TemporaryDirectory(dir=folder) as unproven:
             model = _write(fitted, kind, Path(unproven))
@@ -87,8 +92,9 @@ def export(
                 )
             for part in Path(unproven).iterdir():
                 part.replace(folder / part.name)
+        about = {**describe(fitted), "runtime": _least_runtime(folder / model.name)}
         with replaced_when_complete(folder / "detector.json") as file:
-            file.write((json.dumps(describe(fitted), indent=2) + "\n").encode())
+            file.write((json.dumps(about, indent=2) + "\n").encode())
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return difference
@@ -101,7 +107,7 @@ def describe(fitted: Fitted) -> dict[str, Any]:
     drawn = None if fitted.roi is None else fitted.roi.drawn_on
     return {
         "input": f"frame: uint8 [1, {height}, {width}, 3], RGB",
-        "batch": 1,  # a graph reshaped to more still gives one score
+        "batch": 1,  # a graph reshaped to more frames still says what it says of one
         "picture": fitted.layout.picture or drawn,  # the shape that pictures must have, or None
         "resize": [height, width] if config.follows_pictures else config.resize,
         "crop": config.crop,
@@ -140,14 +146,18 @@ def _write(fitted: Fitted, kind: str, folder: Path) -> Path:
     return path
 
 
+def _least_runtime(model: Path) -> str:
+    """The oldest runtime that reads a file; those named were tried (``scripts/``)."""
+    if model.suffix == ".onnx":
+        return "ONNX Runtime 1.17 or newer"
+    operations = re.findall(r'version="opset(\d+)"', model.read_text(encoding="utf-8"))
+    old = max(map(int, operations)) <= _OPSET_2024_6
+    return f"OpenVINO {'2024.6' if old else openvino.ov.__version__.split('-')[0]} or newer"
+
+
 def _run_onnx(path: Path, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    try:
+    with needed_for("export: the file is proven first", "onnxruntime"):
         import onnxruntime
-    except ImportError:
-        raise EngineError(
-            "export: onnxruntime, which proves the file, is not installed; type: "
-            "pip install onnxruntime"
-        ) from None
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     scores = [session.run(["scores"], {"frame": frame[None]})[0] for frame in frames]
     return np.concatenate(scores)

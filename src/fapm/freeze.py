@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from fapm.encoders import Encoder
 from fapm.engines.onnx_writer import OPSET
-from fapm.errors import EncoderError, EngineError, OutputError
+from fapm.errors import EncoderError, OutputError
 from fapm.fitted import FrozenEncoder, Precision
+from fapm.imports import import_quietly, needed_for
 
 Frames = Sequence[NDArray[np.uint8]]
 
@@ -44,7 +45,7 @@ def freeze(
     EncoderError
         The network cannot be written as a graph.
     EngineError
-        NNCF, which quantises, is not installed.
+        NNCF, which quantises, is not installed, or cannot be loaded.
     """
     exported = export_onnx(encoder)
     shapes = feature_shapes(encoder)
@@ -100,23 +101,18 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
     Raises
     ------
     EngineError
-        NNCF is not installed.
+        NNCF is not installed, or cannot be loaded.
     OutputError
         The folder for temporary files is full.
     """
     from fapm.engines import openvino
-    from fapm.engines.quiet import import_quietly
 
     # Imported by NNCF, it warns of a CUDA that nobody asked for.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    try:
+    with needed_for("precision: int8", "fapm[fit]"):
         nncf: Any = import_quietly("nncf")
-    except ImportError:
-        raise EngineError(
-            "precision: int8 needs NNCF, which is not installed; type: pip install 'fapm[fit]'"
-        ) from None
     nncf.set_log_level(logging.ERROR)
-    exact = openvino.core().read_model(model)
+    exact = openvino.plain(openvino.core().read_model(model))
     convolutions = [
         node.get_friendly_name()
         for node in exact.get_ordered_ops()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import TypeAlias, TypeVar
+
+from fapm.workers import Task
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,21 +39,19 @@ def ordered_map(
 ) -> Iterator[Result]:
     """``map`` with threads: results in order, at most ``ahead`` of them waiting.
 
-    ``items`` is read only as far as work is handed out, so that an endless generator is fine.
+    ``items`` is read only as far as work is handed out, so that an endless generator is fine. A
+    single item needs no threads.
     """
     source = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque(
-            pool.submit(function, item) for item in islice(source, ahead)
-        )
-        try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(source, 1))
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()
+    first = list(islice(source, 2))
+    if len(first) < 2:
+        yield from map(function, first)
+        return
+    with _ahead(function, chain(first, source), ahead, threads) as (waiting, hand_out):
+        while waiting:
+            result = waiting.popleft().result()
+            hand_out(1)
+            yield result
 
 
 def ready_batches(
@@ -57,29 +59,41 @@ def ready_batches(
 ) -> Iterator[list[Result]]:
     """``map`` in lists of up to ``size`` results, in order; none waits for a list to be full.
 
-    A sequence is worked on ahead in threads, and a list has what is ready when it is asked for.
-    Any other iterable may be a camera: its next item is not asked for before the last result has
-    been taken.
+    A sequence is worked on ahead in threads, and a list has what is ready when it is asked for; a
+    single item needs none. Any other iterable may be a camera: its next item is not asked for
+    before the last result has been taken.
     """
-    if not isinstance(items, Sequence):
+    if not isinstance(items, Sequence) or len(items) == 1:
         for item in items:
             yield [function(item)]
         return
+    with _ahead(function, items, 2 * size, threads) as (waiting, hand_out):
+        while waiting:
+            batch = [waiting.popleft().result()]
+            while waiting and len(batch) < size and waiting[0].ready():
+                batch.append(waiting.popleft().result())
+            hand_out(len(batch))
+            yield batch
+
+
+@contextmanager
+def _ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], count: int, threads: int
+) -> Iterator[tuple[deque[Task[Result]], Callable[[int], None]]]:
+    """The first ``count`` tasks, and what hands out so many more; unread ones are cancelled."""
     source = iter(items)
+    waiting: deque[Task[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque(
-            pool.submit(function, item) for item in islice(source, 2 * size)
-        )
+
+        def hand_out(more: int) -> None:
+            waiting.extend(Task(pool, partial(function, item)) for item in islice(source, more))
+
         try:
-            while waiting:
-                batch = [waiting.popleft().result()]
-                while waiting and len(batch) < size and waiting[0].done():
-                    batch.append(waiting.popleft().result())
-                waiting.extend(pool.submit(function, i) for i in islice(source, len(batch)))
-                yield batch
+            hand_out(count)
+            yield waiting, hand_out
         finally:
-            for future in waiting:
-                future.cancel()
+            for task in waiting:
+                task.cancel()
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

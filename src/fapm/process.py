@@ -20,6 +20,7 @@ import typer
 from fapm import streams
 from fapm._version import __version__
 from fapm.errors import FapmError, OutputError
+from fapm.imports import import_problem
 
 DEFECTS = 1  # and nothing else: a crash must not be taken for a defect
 MENDABLE = 2  # and interrupted, which has always been said in one line as well
@@ -67,6 +68,8 @@ def explain(error: BaseException) -> int:
         said = (
             f"{where}: cannot write: {error.strerror}; make room, or set TMPDIR to another folder"
         )
+    elif isinstance(error, Exception) and (problem := import_problem(error)):
+        said = problem  # a library that only this command imports
     else:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         streams.complain(f"fapm: unexpected error: {reason}; details: {_details(error)}")

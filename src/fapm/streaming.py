@@ -7,24 +7,21 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from fapm.align import Aligner
 from fapm.drift import DriftMonitor
-from fapm.engines import Engine
-from fapm.fitted import Fitted
+from fapm.exits import native_code
 from fapm.frames import Frame, Picture, read_frame
 from fapm.judging import judge
 from fapm.pipeline import Stages, ready_batches
 from fapm.prediction import Failure, Prediction
+from fapm.snapshot import Snapshot
 
 _BATCH = 4
 
 
 def judge_pictures(
     pictures: Iterable[Picture],
-    fitted: Fitted,
-    engine: Engine,
+    now: Snapshot,
     *,
-    aligner: Aligner | None,
     max_pixels: int,
     stages: Stages,
     drift: DriftMonitor | None,
@@ -33,24 +30,26 @@ def judge_pictures(
 
     Parameters
     ----------
-    aligner
-        made of the fitted template; None where frames are taken as they come.
+    now
+        judges all of them, whatever the detector learns meanwhile.
     """
+    fitted, aligner, engine = now.fitted, now.aligner, now.engine
 
     def read(numbered: tuple[int, Picture]) -> Frame | Failure:
         number, picture = numbered
-        return read_frame(
-            picture,
-            fitted.config,
-            fitted.encoder.spec.interpolation,
-            max_pixels=max_pixels,
-            layout=fitted.layout,
-            name=f"array {number}",
-            roi=fitted.roi,
-            light=fitted.light,
-            aligner=aligner,
-            with_look=drift is not None,
-        )
+        with native_code.inside():
+            return read_frame(
+                picture,
+                fitted.config,
+                fitted.encoder.spec.interpolation,
+                max_pixels=max_pixels,
+                layout=fitted.layout,
+                name=f"array {number}",
+                roi=fitted.roi,
+                light=fitted.light,
+                aligner=aligner,
+                with_look=drift is not None,
+            )
 
     numbered: Iterable[tuple[int, Picture]] = enumerate(pictures)
     if isinstance(pictures, (Sequence, np.ndarray)):
@@ -65,8 +64,14 @@ def judge_pictures(
         predictions: Iterator[Prediction] = iter(())
         if frames:
             given = time.perf_counter()
-            scored = engine.run([frame.pixels for frame in frames])
+            with native_code.inside():
+                scored = engine.run([frame.pixels for frame in frames])
             stages.inference += time.perf_counter() - given
             predictions = judge(fitted, frames, scored, drift)
         for item in batch:
-            yield item if isinstance(item, Failure) else next(predictions)
+            if isinstance(item, Failure):
+                yield item
+                continue
+            with native_code.inside():
+                prediction = next(predictions)
+            yield prediction

@@ -27,6 +27,7 @@ from fapm.memory.extend import extend_bank
 from fapm.memory.probe import score_factors
 from fapm.pipeline import Progress
 from fapm.spool import Spool
+from fapm.torch_use import require_threads
 
 # A picture with more than this share of its map above the threshold is probably of something else:
 # other products gave 0.46 to 1, defects up to 0.35 (and a broken bottle 0.58).
@@ -59,8 +60,10 @@ def update(
     ImageError
         No picture could be read. Single unreadable ones are left out, and listed in ``skipped``.
     EngineError
-        The engine is not installed, or cannot run what was fitted.
+        The engine is not installed, or cannot run what was fitted; or torch cannot compute in
+        this process.
     """
+    require_threads()
     config, old, alignment = fitted.config, len(fitted.pictures), fitted.alignment
     layout, roi = fitted.layout, fitted.frame_roi
     inside = [bank.inside for bank in fitted.banks]

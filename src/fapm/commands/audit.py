@@ -23,7 +23,8 @@ from fapm.commands.shared import (
 )
 from fapm.config import Config
 from fapm.engines import Runtime
-from fapm.errors import EngineError, OutputError
+from fapm.errors import OutputError
+from fapm.imports import needed_for
 from fapm.options import config_options, one_line_errors, runtime_options
 from fapm.streams import print_line
 
@@ -57,12 +58,8 @@ def audit_command(
     taken = training_pictures(good)
     for line in taken.lines:
         console.remark(quiet, line)
-    try:
+    with needed_for("audit", "fapm[fit]"):
         from fapm.audit import audit
-    except ImportError as error:
-        raise EngineError(
-            f"audit: {error.name} is not installed; type: pip install 'fapm[fit]'"
-        ) from None
     with console.progress(quiet) as advance:
         found = audit(taken.pictures, config, runtime, max_pixels=max_pixels, progress=advance)
     for failure in found.skipped:

@@ -11,7 +11,7 @@ from fapm import console
 from fapm.commands.shared import Json, Quiet, refuse_unwritable_targets
 from fapm.config import Config
 from fapm.engines import Runtime
-from fapm.errors import EngineError
+from fapm.imports import needed_for
 from fapm.options import config_options, one_line_errors, runtime_options
 
 
@@ -30,12 +30,8 @@ def benchmark_command(
     quiet: Quiet = False,
 ) -> None:
     """Measure how fast this machine is: encoder, whole graph, and PatchCore beside them."""
-    try:
+    with needed_for("benchmark", "fapm[fit]"):
         from fapm import fitting  # noqa: F401
-    except ImportError as error:
-        raise EngineError(
-            f"benchmark: {error.name} is not installed; type: pip install 'fapm[fit]'"
-        ) from None
     from fapm.benchmark import benchmark, synthetic_pictures
     from fapm.training import training_pictures
 

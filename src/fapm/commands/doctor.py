@@ -1,14 +1,13 @@
-"""``fapm doctor``: what this machine offers."""
+"""``fapm doctor``: what this machine offers. It imports nothing that may be broken."""
 
 from __future__ import annotations
 
-from fapm import console
-from fapm.options import one_line_errors
+from fapm import doctor
+
+_WIDTH = 24
 
 
-@one_line_errors
 def doctor_command() -> None:
     """Say what this machine offers."""
-    from fapm import doctor
-
-    console.print_facts([*doctor.examine()])
+    for name, value in doctor.examine():
+        print(f"{name:<{_WIDTH}}{value}", flush=True)

@@ -13,8 +13,9 @@ from fapm.commands.reproduce_figures import figures_command
 from fapm.commands.shared import Json, Quiet, refuse_unwritable_targets
 from fapm.config import Config
 from fapm.engines import Runtime
-from fapm.errors import DatasetError, EncoderError, EngineError
+from fapm.errors import DatasetError, EncoderError
 from fapm.files import make_directory
+from fapm.imports import needed_for
 from fapm.layout import require_plain
 from fapm.options import one_line_errors, runtime_options, some_config_options
 from fapm.streams import print_text
@@ -147,12 +148,8 @@ def cost_command(
 
 
 def _require_fit() -> None:
-    try:
+    with needed_for("reproduce", "fapm[fit]"):
         from fapm import fitting  # noqa: F401
-    except ImportError as error:
-        raise EngineError(
-            f"reproduce: {error.name} is not installed; type: pip install 'fapm[fit]'"
-        ) from None
 
 
 def _refuse_missing_weights(config: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
+from fapm.imports import needed_for
 
 EngineName = Literal["auto", "openvino", "torch", "onnxruntime"]
 Hint = Literal["latency", "throughput"]
@@ -135,8 +137,9 @@ def engine_name(runtime: Runtime) -> str:
     """
     name = "openvino" if runtime.engine == "auto" else runtime.engine
     if not installed(name):
-        package = "fapm[fit]" if name == "torch" else name
-        raise EngineError(f"engine: {name} is not installed; type: pip install '{package}'")
+        raise EngineError(
+            f"engine: {name} is not installed; type: pip install '{_to_install(name)}'"
+        )
     return name
 
 
@@ -163,17 +166,12 @@ def _module(runtime: Runtime, precision: str) -> Any:
             f"engine: {name} cannot run a memory fitted with {precision}, which belongs to "
             "OpenVINO's encoder; use --engine openvino, or fit again with --precision fp32"
         )
-    if name == "openvino":
-        from fapm.engines import openvino
+    with needed_for("engine", _to_install(name)):
+        return import_module(f"fapm.engines.{name}")
 
-        return openvino
-    if name == "torch":
-        from fapm.engines import torch
 
-        return torch
-    from fapm.engines import onnxruntime
-
-    return onnxruntime
+def _to_install(name: str) -> str:
+    return "fapm[fit]" if name == "torch" else name
 
 
 def installed(name: str) -> bool:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fapm.engines import OUTPUTS
 
 OPSET = 17
-_IR_VERSION = 8  # what ONNX Runtime 1.15 and OpenVINO 2023 already read
+IR_VERSION = 8  # what ONNX Runtime 1.15 and OpenVINO 2023 already read
 
 FAR = 1e30  # beyond every number of the graph; finite, so that no NaN can arise
 _RUN = 32
@@ -97,7 +97,7 @@ class Writer:
         return helper.make_model(
             graph,
             producer_name="fapm",
-            ir_version=_IR_VERSION,
+            ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET)],
         )
 

@@ -3,52 +3,61 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fapm.engines import OUTPUTS, Runtime, Scored
+from fapm.engines.onnx_writer import IR_VERSION, OPSET
 from fapm.engines.whole import whole_model
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
+from fapm.forks import Once, PerProcess
 
 
 def open_engine(fitted: Fitted, runtime: Runtime) -> OrtEngine:
     """The whole graph: encoder and search in one."""
-    with _one_line_errors():
-        return OrtEngine(whole_model(fitted).SerializeToString(), runtime)
+    return OrtEngine(lambda: whole_model(fitted).SerializeToString(), runtime)
 
 
 def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> OrtEncoder:
     """The encoder alone."""
-    with _one_line_errors():
-        return OrtEncoder(encoder.files["encoder.onnx"], runtime)
+    return OrtEncoder(lambda: encoder.files["encoder.onnx"], runtime)
 
 
 class _Session:
+    """A graph that runs.
+
+    Parameters
+    ----------
+    model
+        gives the ONNX file.
+    """
+
     name = "onnxruntime"
 
-    def __init__(self, model: bytes, runtime: Runtime) -> None:
+    def __init__(self, model: Callable[[], bytes], runtime: Runtime) -> None:
         offered = ort.get_available_providers()
         for provider in runtime.providers:
             if provider not in offered:
                 raise EngineError(
                     f"provider: this ONNX Runtime has no {provider}; it has {', '.join(offered)}"
                 )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = runtime.threads or 0
         self.threads = runtime.threads or os.cpu_count() or 1
-        self._session = ort.InferenceSession(model, options, providers=[*runtime.providers])
+        self._session = PerProcess(lambda: _open(model, runtime))
+        self._session()  # what cannot be loaded is refused now
 
     def _outputs(
         self, frames: Sequence[NDArray[np.uint8]], names: list[str] | None
     ) -> list[NDArray[Any]]:
         """Outputs of all frames, stacked."""
-        each = [self._session.run(names, {"frame": frame[None]}) for frame in frames]
+        session = self._session()
+        each = [session.run(names, {"frame": frame[None]}) for frame in frames]
         return list(map(np.concatenate, zip(*each, strict=True)))
 
 
@@ -66,6 +75,30 @@ class OrtEncoder(_Session):
     def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Per layer float32 ``[B, C, H, W]`` of frames, or tiles, RGB uint8 ``[h, w, 3]``."""
         return self._outputs(frames, None)
+
+
+def _open(model: Callable[[], bytes], runtime: Runtime) -> Any:
+    _first_call()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = runtime.threads or 0
+    with _one_line_errors():
+        return ort.InferenceSession(model(), options, providers=[*runtime.providers])
+
+
+@Once
+def _first_call() -> None:
+    """The first inference of the process, alone: what it sets up has to be there for all others."""
+    kind = onnx.TensorProto.UINT8
+    same = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["frame"], ["same"])],
+        "first",
+        [onnx.helper.make_tensor_value_info("frame", kind, [1])],
+        [onnx.helper.make_tensor_value_info("same", kind, [1])],
+    )
+    opset = [onnx.helper.make_opsetid("", OPSET)]
+    model = onnx.helper.make_model(same, ir_version=IR_VERSION, opset_imports=opset)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session.run(None, {"frame": np.zeros(1, np.uint8)})
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm.engines import OUTPUTS, Runtime, Scored
-from fapm.engines.quiet import import_quietly
 from fapm.engines.search_layer import SearchPrecision
 from fapm.engines.tiles import corners
 from fapm.engines.whole import search_model
 from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
+from fapm.forks import PerProcess, never_free
+from fapm.imports import import_quietly
+from fapm.workers import Task
 
 ov: Any = import_quietly("openvino")
 
@@ -28,21 +30,33 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 def open_engine(fitted: Fitted, runtime: Runtime) -> OpenVinoEngine:
     """The whole graph: encoder and search in one."""
-    with _one_line_errors():
+
+    def compiled() -> list[Any]:
         encoder, precision = read_frame_encoder(fitted), fitted.encoder.precision
         head = read_search(fitted)
         if precision == "bf16":
             # Nothing behind the encoder may be rounded to bf16, and one graph has one precision.
-            chain = [_compile(encoder, "bf16", runtime), _compile(head, "fp32", runtime)]
-        else:
-            chain = [_compile(join(encoder, head), precision, runtime)]
-        return OpenVinoEngine(chain)
+            return [_compile(encoder, "bf16", runtime), _compile(head, "fp32", runtime)]
+        return [_compile(join(encoder, head), precision, runtime)]
+
+    return OpenVinoEngine(compiled)
 
 
 def open_encoder(encoder: FrozenEncoder, runtime: Runtime) -> OpenVinoEncoder:
     """The encoder alone."""
-    with _one_line_errors():
-        return OpenVinoEncoder([_compile(read_encoder(encoder), encoder.precision, runtime)])
+    return OpenVinoEncoder(lambda: [_compile(read_encoder(encoder), encoder.precision, runtime)])
+
+
+class _Streams:
+    """Requests of compiled models that feed each other, and threads where there are several."""
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self.threads = max(1, int(models[0].get_property("INFERENCE_NUM_THREADS")))
+        count = min(int(m.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) for m in models)
+        self.idle: SimpleQueue[list[Any]] = SimpleQueue()
+        for _ in range(count):
+            self.idle.put([model.create_infer_request() for model in models])
+        self.pool = ThreadPoolExecutor(count) if count > 1 else None
 
 
 def save_model(model: Any, path: Path) -> None:
@@ -64,36 +78,44 @@ class _Chain:
 
     Parameters
     ----------
-    models
-        compiled models; the first takes one frame, or tile, uint8 ``[1, h, w, 3]``.
+    compiled
+        gives the models; the first takes one frame, or tile, uint8 ``[1, h, w, 3]``. It is called
+        now, and again in each forked child that runs them.
     """
 
     name = "openvino"
 
-    def __init__(self, models: Sequence[Any]) -> None:
-        self.threads = int(models[0].get_property("INFERENCE_NUM_THREADS"))
-        streams = min(int(m.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) for m in models)
-        self._idle: SimpleQueue[list[Any]] = SimpleQueue()
-        for _ in range(streams):
-            self._idle.put([model.create_infer_request() for model in models])
-        self._pool = ThreadPoolExecutor(streams) if streams > 1 else None
+    def __init__(self, compiled: Callable[[], Sequence[Any]]) -> None:
+        def opened() -> _Streams:
+            with _one_line_errors():
+                return _Streams(compiled())
+
+        self._streams = PerProcess(opened)
+        self.threads = self._streams().threads
 
     def _outputs(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[Any]]]:
         """Per frame its outputs."""
-        if self._pool is None or len(frames) == 1:
-            return [self._run_one(frame) for frame in frames]
-        return list(self._pool.map(self._run_one, frames))
+        streams = self._streams()
+        if streams.pool is None or len(frames) == 1:
+            return [_run_one(streams, frame) for frame in frames]
+        tasks = [Task(streams.pool, partial(_run_one, streams, frame)) for frame in frames]
+        return [task.result() for task in tasks]
 
-    def _run_one(self, frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        requests = self._idle.get()  # each serves one thread at a time
-        try:
-            values: list[NDArray[Any]] = [frame[None]]
-            for request in requests:
-                request.infer(dict(enumerate(values)), share_inputs=True)
-                values = [tensor.data for tensor in request.output_tensors]
-            return [np.array(value) for value in values]  # the request's own memory is used again
-        finally:
-            self._idle.put(requests)
+
+def _run_one(streams: _Streams, frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    requests = streams.idle.get()  # each serves one thread at a time
+    try:
+        return _infer(requests, frame)
+    finally:
+        streams.idle.put(requests)
+
+
+def _infer(requests: Sequence[Any], frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    values: list[NDArray[Any]] = [frame[None]]
+    for request in requests:
+        request.infer(dict(enumerate(values)), share_inputs=True)
+        values = [tensor.data for tensor in request.output_tensors]
+    return [np.array(value) for value in values]  # the request's own memory is used again
 
 
 class OpenVinoEngine(_Chain):
@@ -117,8 +139,8 @@ def read_encoder(encoder: FrozenEncoder) -> Any:
     files = encoder.files
     if "encoder.xml" in files:
         weights = np.frombuffer(files["encoder.bin"], np.uint8)
-        return core().read_model(files["encoder.xml"], ov.Tensor(weights))
-    return core().read_model(files["encoder.onnx"])
+        return plain(core().read_model(files["encoder.xml"], ov.Tensor(weights)))
+    return plain(core().read_model(files["encoder.onnx"]))
 
 
 def read_frame_encoder(fitted: Fitted) -> Any:
@@ -146,7 +168,7 @@ def read_frame_encoder(fitted: Fitted) -> Any:
 def read_search(fitted: Fitted) -> Any:
     """``openvino.Model`` of everything behind the encoder, not compiled."""
     precision: SearchPrecision = "fp32" if fitted.encoder.precision == "fp32" else "int8"
-    return core().read_model(search_model(fitted, precision).SerializeToString())
+    return plain(core().read_model(search_model(fitted, precision).SerializeToString()))
 
 
 def join(encoder: Any, head: Any) -> Any:
@@ -160,15 +182,34 @@ def join(encoder: Any, head: Any) -> Any:
     return model
 
 
+def plain(model: Any) -> Any:
+    """A model without nodes that do nothing: runtimes before 2025.4 cannot read Identity."""
+    for node in model.get_ops():
+        if node.get_type_name() == "Identity":
+            node.output(0).replace(node.input_value(0))
+    return model
+
+
 def capabilities() -> tuple[str, ...]:
     """What the CPU computes with fast, in OpenVINO's words: ``FP32``, ``BF16``, ``INT8`` ..."""
     return tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
-@cache
+@PerProcess
 def core() -> Any:
-    """OpenVINO's entry; made once, since it looks for devices."""
-    return ov.Core()
+    """OpenVINO's entry; made once, since it looks for devices.
+
+    Nobody has it before one inference is done. Its bindings set up what all threads share at the
+    first, and two threads that do so together may wait for each other for ever.
+    """
+    entry, ops = ov.Core(), ov.opset13
+    if core.inherited:
+        never_free(entry)  # with the last one go the threads of all models, the parent's too
+    frame = ops.parameter([1, 1, 1, 3], np.uint8)
+    outputs = [ops.convert(frame, kind) for kind in ("f32", "i64")]
+    model = entry.compile_model(ov.Model(outputs, [frame], "first"), "CPU", _streams_here())
+    _infer([model.create_infer_request()], np.zeros((1, 1, 3), np.uint8))
+    return entry
 
 
 def _compile(model: Any, precision: str, runtime: Runtime) -> Any:
@@ -178,7 +219,17 @@ def _compile(model: Any, precision: str, runtime: Runtime) -> Any:
     }
     if runtime.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = runtime.threads
-    return core().compile_model(model, "CPU", settings)
+    entry = core()
+    return entry.compile_model(model, "CPU", settings | _streams_here())
+
+
+def _streams_here() -> dict[str, int]:
+    """In a child of a process that used OpenVINO: no streams, so that the caller does the work.
+
+    OpenVINO gives a new model the threads of one that is not used any more, and waits for them.
+    In a child they are not there.
+    """
+    return {"NUM_STREAMS": 0} if core.inherited else {}
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from fapm.encoders import Encoder
 from fapm.engines import Runtime, Scored
 from fapm.fitted import Fitted, FrozenEncoder
+from fapm.forks import Once
 from fapm.graph import Graph
+from fapm.torch_use import require_threads
 
 
 def open_engine(fitted: Fitted, runtime: Runtime) -> TorchEngine:
@@ -39,6 +41,7 @@ class TorchEngine:
 
     def run(self, frames: Sequence[NDArray[np.uint8]]) -> Scored:
         """Score frames, RGB uint8 ``[h, w, 3]`` each."""
+        require_threads()
         with torch.inference_mode():
             scored = self._graph(torch.from_numpy(np.stack(frames)).to(self._device))
         return Scored(*(value.cpu().numpy() for value in scored))
@@ -56,13 +59,22 @@ class TorchEncoder:
 
     def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Per layer float32 ``[B, C, H, W]`` of frames, or tiles, RGB uint8 ``[h, w, 3]``."""
+        require_threads()
         with torch.inference_mode():
             features = self._encoder(torch.from_numpy(np.stack(frames)).to(self._device))
         return [f.cpu().contiguous().numpy() for f in features]
 
 
 def _restore(encoder: FrozenEncoder) -> Encoder:
+    _first_call()
     return Encoder.restore(encoder.spec, encoder.files["encoder.safetensors"])
+
+
+@Once
+def _first_call() -> None:
+    """The first exchange with NumPy, alone: two threads can wait for each other in it for ever."""
+    with torch.inference_mode():
+        torch.from_numpy(np.zeros(1, np.uint8)).float().numpy()
 
 
 def _device() -> torch.device:
