@@ -1,4 +1,4 @@
-"""Six small pictures of noise, for scripts that fit on something. usage: noise_pictures.py FOLDER"""
+"""Six small pictures of noise, to fit on. usage: noise_pictures.py FOLDER"""
 
 import sys
 from pathlib import Path

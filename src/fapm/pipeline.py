@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from typing import TypeAlias, TypeVar
 
-from fapm.workers import Task
+from fapm.workers import Task, Workers
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -83,17 +82,18 @@ def _ahead(
     """The first ``count`` tasks, and what hands out so many more; unread ones are cancelled."""
     source = iter(items)
     waiting: deque[Task[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    workers = Workers(threads)
 
-        def hand_out(more: int) -> None:
-            waiting.extend(Task(pool, partial(function, item)) for item in islice(source, more))
+    def hand_out(more: int) -> None:
+        waiting.extend(workers.submit(partial(function, item)) for item in islice(source, more))
 
-        try:
-            hand_out(count)
-            yield waiting, hand_out
-        finally:
-            for task in waiting:
-                task.cancel()
+    try:
+        hand_out(count)
+        yield waiting, hand_out
+    finally:
+        for task in waiting:
+            task.cancel()
+        workers.close()
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

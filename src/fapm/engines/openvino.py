@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -21,7 +21,7 @@ from fapm.errors import EngineError
 from fapm.fitted import Fitted, FrozenEncoder
 from fapm.forks import PerProcess, never_free
 from fapm.imports import import_quietly
-from fapm.workers import Task
+from fapm.workers import Workers
 
 ov: Any = import_quietly("openvino")
 
@@ -56,7 +56,7 @@ class _Streams:
         self.idle: SimpleQueue[list[Any]] = SimpleQueue()
         for _ in range(count):
             self.idle.put([model.create_infer_request() for model in models])
-        self.pool = ThreadPoolExecutor(count) if count > 1 else None
+        self.pool = Workers(count) if count > 1 else None
 
 
 def save_model(model: Any, path: Path) -> None:
@@ -98,7 +98,7 @@ class _Chain:
         streams = self._streams()
         if streams.pool is None or len(frames) == 1:
             return [_run_one(streams, frame) for frame in frames]
-        tasks = [Task(streams.pool, partial(_run_one, streams, frame)) for frame in frames]
+        tasks = [streams.pool.submit(partial(_run_one, streams, frame)) for frame in frames]
         return [task.result() for task in tasks]
 
 
@@ -148,7 +148,7 @@ def read_frame_encoder(fitted: Fitted) -> Any:
     encoder, layout = read_encoder(fitted.encoder), fitted.layout
     if layout.tiles == 1:
         return encoder
-    ops, (height, width) = ov.opset13, layout.tile_shape
+    ops, (height, width) = _operations(), layout.tile_shape
     frame = ops.parameter([1, *layout.shape, 3], np.uint8)
     tiles = [
         ops.slice(frame, [top, left], [top + height, left + width], [1, 1], [1, 2])
@@ -190,6 +190,11 @@ def plain(model: Any) -> Any:
     return model
 
 
+def _operations() -> Any:
+    """What models are written in; it had another place in OpenVINO 2024."""
+    return getattr(ov, "opset13", None) or import_module("openvino.runtime.opset13")
+
+
 def capabilities() -> tuple[str, ...]:
     """What the CPU computes with fast, in OpenVINO's words: ``FP32``, ``BF16``, ``INT8`` ..."""
     return tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
@@ -202,7 +207,7 @@ def core() -> Any:
     Nobody has it before one inference is done. Its bindings set up what all threads share at the
     first, and two threads that do so together may wait for each other for ever.
     """
-    entry, ops = ov.Core(), ov.opset13
+    entry, ops = ov.Core(), _operations()
     if core.inherited:
         never_free(entry)  # with the last one go the threads of all models, the parent's too
     frame = ops.parameter([1, 1, 1, 3], np.uint8)
