@@ -1,4 +1,4 @@
-"""Every knob of FAPM, once: validated, frozen, serialisable."""
+"""All settings of FAPM in one model that is validated, frozen and serialisable."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PRESETS = tuple(_PRESETS)
 
 
 class Config(BaseModel):
-    """What a detector is fitted with. `Config()` is the preset `fast`.
+    """The settings of a fit. ``Config()`` is the preset ``fast``.
 
     Raises
     ------
@@ -44,155 +44,183 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     encoder: str = Field(
-        "efficientnet_lite0", min_length=1, description="encoder: a timm model name"
+        "efficientnet_lite0", min_length=1, description="the encoder, by its name in timm"
     )
     weights: str | None = Field(
         None,
         min_length=1,
-        description="weights file (.safetensors, .pth), or 'random'; default: embedded or hub",
+        description="file with the encoder's weights (.safetensors, .pth), or 'random'; default: "
+        "the embedded weights, or those of the hub",
     )
     layers: tuple[str, ...] = Field(
-        (), description="taps by timm's name, e.g. layer2,layer3; default: stride 8 and 16"
+        (),
+        description="feature layers, by timm's names, e.g. layer2,layer3; default: those at "
+        "stride 8 and 16",
     )
     resize: int = Field(
-        224, ge=32, le=4096, description="edge the whole picture is resized to, in pixels"
+        224,
+        ge=32,
+        le=4096,
+        description="edge in pixels of the square that each picture is resized to",
     )
     crop: int | None = Field(
         None,
         ge=32,
         le=4096,
-        description="edge of a centre crop after the resize; it blinds the border",
+        description="edge in pixels of a centre crop taken after resizing; the border is not "
+        "inspected",
     )
     keep_aspect: bool = Field(
         False,
-        description="frames keep the pictures' aspect ratio, and resize is their shorter edge; "
-        "off: squashed to a square",
+        description="keep the aspect ratio of the pictures; --resize is then their shorter edge; "
+        "off: each picture is resized to a square",
     )
     tile: int | None = Field(
         None,
         ge=32,
         le=4096,
-        description="edge of overlapping tiles, in pixels, that pictures are cut into instead of "
-        "being resized; each place has its own memory: for small defects in large pictures",
+        description="cut pictures into overlapping tiles of this edge in pixels instead of "
+        "resizing them; each tile position has its own memory; use it for small defects in large "
+        "pictures",
     )
     overlap: int | None = Field(
         None,
         ge=0,
         le=2048,
-        description="pixels that tiles overlap by, at least; default: an eighth of tile",
+        description="least overlap of neighbouring tiles in pixels; default: an eighth of --tile",
     )
     tile_scale: float = Field(
         1.0,
         gt=0,
         le=4,
-        description="what pictures are scaled by before they are cut into tiles",
+        description="factor by which pictures are scaled before they are cut into tiles",
     )
     light: LightNormalisation = Field(
         "none",
-        description="gain: each frame is made as bright as the good ones first, against a lamp "
-        "that ages and another exposure",
+        description="gain: bring each frame to the brightness of the good pictures first; use it "
+        "where the lamp ages or the exposure changes",
     )
     align: Align = Field(
         "none",
-        description="how parts may lie in a frame: each is registered to a template of the good "
-        "ones first; auto: the freest of these that costs nothing on the good pictures",
+        description="register each frame to a template of the good pictures first; auto: "
+        "similarity, or none where it would hurt",
     )
     grid: int = Field(
         7,
         ge=1,
         le=64,
-        description="G: the picture has G x G patches; 1 = one memory for all (not patch-wise)",
+        description="G: the picture is divided into G x G patches, each with its own memory; 1 = "
+        "one memory for the whole picture",
     )
     layer_wise: bool = Field(
-        True, description="one memory per layer; off: coarse layers upsampled and concatenated"
+        True,
+        description="one memory per layer; off: coarse layers are upsampled and concatenated",
     )
-    sampling: Sampling = Field("equal-radius", description="how the key budget is shared out")
-    ratio: float = Field(0.1, gt=0, le=1, description="share of all normal vectors kept as keys")
+    sampling: Sampling = Field(
+        "equal-radius", description="rule that divides the key budget among the patches"
+    )
+    ratio: float = Field(
+        0.1, gt=0, le=1, description="share of all vectors of the good pictures kept as keys"
+    )
     budget_pictures: int | None = Field(
         320,
         ge=1,
-        description="ratio counts the vectors of at most this many pictures: beyond, time and "
-        "size stay flat; the preset paper counts all",
+        description="--ratio counts the vectors of at most this many pictures; with more, time "
+        "and size stay the same; the preset paper counts all",
     )
     max_keys: int | None = Field(
         None,
         ge=1,
-        description="most keys of all layers together; default: what ratio gives",
+        description="largest number of keys in all layers together; default: as --ratio gives",
     )
     far_threshold: float = Field(
         0.5,
         gt=0,
         lt=1,
-        description="D_th: a patch with a larger distance score is sampled again (near-far)",
+        description="D_th: with near-far sampling, a patch whose distance score is larger gets "
+        "more keys",
     )
     distance_unit: DistanceUnit = Field(
-        "median-radius", description="what distances are divided by, per layer"
+        "median-radius",
+        description="divisor of a layer's distances: its median covering radius, or one",
     )
     neighbours: int = Field(
-        1, ge=1, le=64, description="b: nearest keys that weigh the image score; 1 = no weighting"
+        1,
+        ge=1,
+        le=64,
+        description="b: how many nearest keys weight the image score; 1 = no weighting",
     )
     radius: int = Field(
         0,
         ge=0,
         le=8,
-        description="patches up to this far away are searched too; 0 = own patch only",
+        description="search also the patches up to this many patches away; 0 = own patch only",
     )
     rotations: int = Field(
         1,
         ge=1,
         le=36,
-        description="angles around the circle each good picture is memorised at, for parts in any "
-        "orientation; the number of keys stays the same; 1 = as it is",
+        description="memorise each good picture at this many angles around the circle, for parts "
+        "in any orientation; the number of keys stays the same; 1 = as it is",
     )
     coarse_upsampling: CoarseUpsampling = Field(
-        "nearest", description="row-order repeats a defect of the authors' code, for comparison"
+        "nearest",
+        description="how coarse layers are brought to the finest grid; row-order repeats an error "
+        "of the authors' code, for comparison",
     )
     sigma: float = Field(
         4.0,
         ge=0,
         le=64,
-        description="Gaussian smoothing of the map, pixels at 224 px; scales with the size",
+        description="Gaussian smoothing of the anomaly map, in pixels of a frame of 224 px; it "
+        "scales with the size of the frame",
     )
     score_sigma: float = Field(
         0.0,
         ge=0,
         le=16,
-        description="Gaussian smoothing of the distances before the worst cell is taken, in cells "
-        "of the finest layer; 0 = each cell by itself, as the paper has it",
+        description="Gaussian smoothing of the distances before the worst cell is chosen, in cells "
+        "of the finest layer; 0 = no smoothing, as in the paper",
     )
     false_positive_rate: float = Field(
-        0.01, gt=0, lt=0.5, description="share of good parts allowed above the threshold"
+        0.01,
+        gt=0,
+        lt=0.5,
+        description="share of good parts that may be called a defect",
     )
     unsure_rate: float | None = Field(
         None,
         gt=0,
         lt=0.5,
-        description="share of good parts allowed to be at least unsure; default: five times that",
+        description="share of good parts that may be unsure or worse; default: 5 x "
+        "--false-positive-rate",
     )
     precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
         "fp32",
-        description="what the encoder computes in: fp32 runs on every engine, bf16 and int8 are "
-        "faster on OpenVINO; auto: int8 if it keeps the features of the good pictures, else bf16 "
-        "or fp32",
+        description="number format of the encoder: fp32 runs on every engine, bf16 and int8 are "
+        "faster on OpenVINO; auto: int8 if it hardly changes the features of the good pictures, "
+        "else bf16 or fp32",
     )
     augment: int = Field(
         0,
         ge=0,
         le=64,
-        description="copies of each picture that a fit memorises too, lightly shifted, turned and "
-        "lit anew: for few pictures",
+        description="memorise this many copies of each picture too, slightly shifted, turned and "
+        "changed in brightness; use it with few pictures",
     )
     robust: bool = Field(
-        False, description="pictures that stand out from the others are left out of the fit"
+        False, description="leave pictures out of the fit that stand out from the others"
     )
     thumbnails: bool = Field(
-        True, description="small pictures of the normals travel in the bundle, for comparison"
+        True,
+        description="store small copies of the good pictures in the bundle, to show them beside "
+        "a new picture",
     )
     seed: int = Field(
         0,
         ge=0,
         lt=2**31,
-        description="seed of everything random (random weights; the demo's choice of cells)",
+        description="seed of all random choices: random weights, and the demo's choice of cells",
     )
 
     @model_validator(mode="after")
@@ -247,14 +275,14 @@ class Config(BaseModel):
 
     @property
     def tile_overlap(self) -> int:
-        """Pixels that tiles overlap by, at least."""
+        """Least overlap of neighbouring tiles in pixels."""
         if self.overlap is not None:
             return self.overlap
         return (self.tile or 0) // 8
 
     @property
     def input_size(self) -> int:
-        """Shorter edge of what the encoder sees, in pixels."""
+        """Shorter edge in pixels of the encoder's input."""
         if self.tile is not None:
             return self.tile
         return self.resize if self.crop is None else self.crop
@@ -272,7 +300,7 @@ class Config(BaseModel):
 
     @property
     def alert_rate(self) -> float:
-        """Share of good parts allowed to be at least unsure."""
+        """Share of good parts that may be ``unsure`` or ``defect``."""
         return self.unsure_rate or min(5 * self.false_positive_rate, 0.5)
 
     @classmethod

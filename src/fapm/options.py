@@ -1,4 +1,4 @@
-"""Command-line options made from :class:`fapm.Config`, so that every knob is written down once."""
+"""Command-line options made from :class:`fapm.Config`, so that every setting is defined once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def config_options(command: Command) -> Command:
 def some_config_options(
     fields: Collection[str], preset: str = "fast", **defaults: Any
 ) -> Callable[[Command], Command]:
-    """As :func:`config_options`, for these fields alone, with another preset or other defaults."""
+    """Do as :func:`config_options` for ``fields`` only, with another preset or other defaults."""
     return functools.partial(_with_config_options, tuple(fields), preset, defaults)
 
 
@@ -38,7 +38,10 @@ def _with_config_options(
         "preset",
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
-        annotation=Annotated[str, typer.Option(help=" | ".join(PRESETS), show_default=True)],
+        annotation=Annotated[
+            str,
+            typer.Option(help=f"named set of settings: {' | '.join(PRESETS)}", show_default=True),
+        ],
     )
     knobs = [_knob(name) for name in fields]
 
@@ -66,10 +69,23 @@ def runtime_options(command: Command) -> Command:
     The command takes the result as its argument ``runtime``.
     """
     kinds: dict[str, tuple[Any, Any, str]] = {
-        "engine": (str, "auto", " | ".join(get_args(EngineName))),
-        "hint": (str, "latency", "latency: each picture soonest | throughput: most pictures"),
-        "threads": (int | None, None, "of inference; default: as many as cores"),
-        "providers": (str | None, None, "of ONNX Runtime, e.g. CUDAExecutionProvider; by comma"),
+        "engine": (
+            str,
+            "auto",
+            f"engine that runs the detector: {' | '.join(get_args(EngineName))}",
+        ),
+        "hint": (
+            str,
+            "latency",
+            "latency: finish each picture as early as possible | throughput: finish as many "
+            "pictures as possible",
+        ),
+        "threads": (int | None, None, "threads of inference; default: one per core"),
+        "providers": (
+            str | None,
+            None,
+            "providers of ONNX Runtime, separated by commas, e.g. CUDAExecutionProvider",
+        ),
     }
     knobs = [
         inspect.Parameter(
@@ -100,7 +116,7 @@ def runtime_options(command: Command) -> Command:
 
 
 def one_line_errors(command: Command) -> Command:
-    """Whatever ends a command is one line on stderr and an exit code; see :mod:`fapm.process`."""
+    """Turn whatever ends a command into one line on stderr and an exit code; see :mod:`fapm.process`."""
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
@@ -136,7 +152,10 @@ def _knob(name: str) -> inspect.Parameter:
 
 
 def _default(value: object) -> str:
-    """What to read behind a knob's description; one without a value tells its default itself."""
+    """The default, as shown after the description of a setting.
+
+    Empty for a setting whose default is no value: its description says what happens then.
+    """
     if value is None or value == ():
         return ""
     shown = ("off", "on")[value] if isinstance(value, bool) else value
@@ -144,7 +163,7 @@ def _default(value: object) -> str:
 
 
 def _option_type(kind: Any) -> Any:
-    """What typer parses; :class:`Config` itself judges the value, and names the field."""
+    """The type that typer parses. :class:`Config` checks the value and names the field."""
     plain = {member for member in (kind, *get_args(kind)) if member in (bool, int, float)}
     return (plain.pop() if plain else str) | None
 
