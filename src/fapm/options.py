@@ -116,7 +116,7 @@ def runtime_options(command: Command) -> Command:
 
 
 def one_line_errors(command: Command) -> Command:
-    """Turn whatever ends a command into one line on stderr and an exit code; see :mod:`fapm.process`."""
+    """Turn whatever ends a command into one line on stderr and an exit code (:mod:`fapm.process`)."""
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
