@@ -41,7 +41,7 @@ KEYS = {
 ROI = {"whole frame": (), "--roi auto": ("--roi", "auto")}
 TABLES = {"sampling": SAMPLING, "presets": PRESETS, "keys": KEYS, "roi": ROI}
 _CHILD = (
-    "import resource, sys; from fapm.cli import app;"
+    "import resource, sys; from fapm.cli.app import app;"
     "app(sys.argv[1:], standalone_mode=False);"
     "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 )

@@ -16,13 +16,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fapm import images
-from fapm.alignment import choose_template
 from fapm.config import Config
-from fapm.datasets import load_dataset
-from fapm.encoders import create_encoder
-from fapm.engines import Runtime
-from fapm.precision import choose_encoder
+from fapm.datasets.loading import load_dataset
+from fapm.encoder.weights import create_encoder
+from fapm.engines.base import Runtime
+from fapm.fitting.alignment import choose_template
+from fapm.fitting.precision import choose_encoder
+from fapm.pictures import codec
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 
@@ -42,7 +42,7 @@ def main() -> None:
         rng = np.random.default_rng(0)
         frames = []
         for sample in load_dataset(arguments.root / name).train:
-            picture = images.read_image(sample.path)
+            picture = codec.read_image(sample.path)
             height, width = picture.shape[:2]
             angle = rng.uniform(-arguments.turned, arguments.turned)
             turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1)
@@ -52,7 +52,7 @@ def main() -> None:
                     borderMode=cv2.BORDER_REFLECT_101,
                 )  # fmt: skip
             frames.append(
-                images.prepare(picture, config.resize, config.crop, encoder.spec.interpolation)
+                codec.prepare(picture, config.resize, config.crop, encoder.spec.interpolation)
             )
         frozen, _ = choose_encoder(encoder, config, runtime, lambda: frames[:64])  # noqa: B023
         draws = [(n, seed) for n in arguments.counts for seed in range(arguments.draws)]

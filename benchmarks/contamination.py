@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 import fapm
-from fapm.audit import audit
 from fapm.config import Config
-from fapm.datasets import load_dataset
-from fapm.engines import Runtime
-from fapm.metrics import auroc
+from fapm.datasets.loading import load_dataset
+from fapm.engines.base import Runtime
+from fapm.fitting.audit import audit
+from fapm.measure.metrics import auroc
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 SHARES = (0.0, 0.05, 0.1, 0.2)

@@ -24,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fapm
-from fapm import images
-from fapm.appearance import Baseline, Look, look
-from fapm.datasets import load_dataset
+from fapm.bundle.baseline import Baseline
+from fapm.datasets.loading import load_dataset
 from fapm.detector import Detector
-from fapm.drift import DriftMonitor
-from fapm.frames import Frame, read_frame
+from fapm.frames.look import Look, look
+from fapm.frames.preparation import Frame, read_frame
+from fapm.inspection.drift import DriftMonitor
+from fapm.pictures import codec
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 DEFECTS = 0.05
@@ -109,7 +110,7 @@ def judged(detector: Detector, frames: list[Picture]) -> Seen:
 def prepared(detector: Detector, paths: list[Path]) -> list[Picture]:
     spec = detector.fitted_.encoder.spec
     read = [
-        read_frame(p, detector.config, spec.interpolation, max_pixels=images.MAX_PIXELS)
+        read_frame(p, detector.config, spec.interpolation, max_pixels=codec.MAX_PIXELS)
         for p in paths
     ]
     return [frame.pixels for frame in read if isinstance(frame, Frame)]

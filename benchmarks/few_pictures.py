@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 import fapm
-from fapm import images
 from fapm.config import Config
-from fapm.datasets import load_dataset
-from fapm.frames import Frame, read_frame
-from fapm.metrics import auroc
+from fapm.datasets.loading import load_dataset
+from fapm.frames.preparation import Frame, read_frame
+from fapm.measure.metrics import auroc
+from fapm.pictures import codec
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 COUNTS = (1, 2, 4, 8, 16, 32)
@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {"plain": {}, "--augment 15": {"augment": 
 def frames_of(paths: list[Path]) -> list[Any]:
     """Frames as the embedded encoder takes them, decoded once."""
     read = [
-        read_frame(path, Config.create(), "bicubic", max_pixels=images.MAX_PIXELS) for path in paths
+        read_frame(path, Config.create(), "bicubic", max_pixels=codec.MAX_PIXELS) for path in paths
     ]
     return [frame.pixels for frame in read if isinstance(frame, Frame)]
 

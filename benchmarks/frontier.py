@@ -32,15 +32,16 @@ import torch
 from torch import Tensor
 
 import fapm
-from fapm import images
 from fapm.config import Config
-from fapm.datasets import load_dataset
-from fapm.encoders import create_encoder
-from fapm.engines import Runtime, open_encoder
-from fapm.frames import Frame, read_frame
-from fapm.graph import Search, aggregate
-from fapm.metrics import auroc
-from fapm.precision import choose_encoder
+from fapm.datasets.loading import load_dataset
+from fapm.encoder.weights import create_encoder
+from fapm.engines.base import Runtime
+from fapm.engines.opening import open_encoder
+from fapm.fitting.precision import choose_encoder
+from fapm.frames.preparation import Frame, read_frame
+from fapm.graph.reference import Search, aggregate
+from fapm.measure.metrics import auroc
+from fapm.pictures import codec
 from paper_choices import memorise
 
 # MVTec bottle tells nothing here: every candidate gives 100.
@@ -85,7 +86,7 @@ def encode(
     rows = []
     for start in range(0, len(paths), _BATCH):
         frames = [
-            read_frame(path, config, encoder.spec.interpolation, max_pixels=images.MAX_PIXELS)
+            read_frame(path, config, encoder.spec.interpolation, max_pixels=codec.MAX_PIXELS)
             for path in paths[start : start + _BATCH]
         ]
         pixels = [frame.pixels for frame in frames if isinstance(frame, Frame)]

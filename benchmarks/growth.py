@@ -30,13 +30,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fapm import bundle, encoding, fitting, images
+from fapm.bundle import file as bundle
+from fapm.bundle.fitted import Fitted
 from fapm.config import Config
-from fapm.encoders import Encoder, create_encoder
-from fapm.engines import Runtime, open_engine
-from fapm.fitted import Fitted
-from fapm.folders import list_images
-from fapm.frames import Picture
+from fapm.datasets.folders import list_images
+from fapm.encoder.network import Encoder
+from fapm.encoder.weights import create_encoder
+from fapm.engines.base import Runtime
+from fapm.engines.opening import open_engine
+from fapm.fitting import fit as fitting
+from fapm.pictures import codec
+from fapm.pictures.sources import Picture
+from fapm.training import features as encoding
 
 SHAPES = ((40, 28, 28), (112, 14, 14))
 _PIXELS = 32  # synthetic pictures are blank and only counted
@@ -88,11 +93,11 @@ def varied(found: Sequence[Path], count: int, folder: Path) -> list[Picture]:
     chosen: list[Picture] = list(found[:count])
     for number in range(len(found), count):
         rng = np.random.default_rng(number)
-        picture = images.read_image(found[number % len(found)])
+        picture = codec.read_image(found[number % len(found)])
         shift = rng.integers(-8, 9, 2).tolist()
         lit = np.roll(picture, shift, axis=(0, 1)) * rng.uniform(0.9, 1.1)
         path = folder / f"{number:06d}.jpg"
-        path.write_bytes(images.encode_jpeg(lit.clip(0, 255).astype(np.uint8), quality=92))
+        path.write_bytes(codec.encode_jpeg(lit.clip(0, 255).astype(np.uint8), quality=92))
         chosen.append(path)
     return chosen
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fapm
-from fapm.images import encode_jpeg
+from fapm.pictures.codec import encode_jpeg
 from fapm.reports.heatmap import overlay
 
 EDGE = 400

@@ -25,21 +25,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fapm import images
-from fapm.banks import layer_budgets, memorise_layer
 from fapm.config import Config
-from fapm.datasets import Sample, load_dataset
-from fapm.encoders import EMBEDDED, create_encoder
-from fapm.engines import Runtime, open_encoder
-from fapm.frames import Frame, read_frame
-from fapm.freeze import freeze
-from fapm.graph import Search
-from fapm.masks import read_masks
+from fapm.datasets.loading import Sample, load_dataset
+from fapm.encoder.freeze import freeze
+from fapm.encoder.weights import EMBEDDED, create_encoder
+from fapm.engines.base import Runtime
+from fapm.engines.opening import open_encoder
+from fapm.frames.preparation import Frame, read_frame
+from fapm.graph.reference import Search
+from fapm.measure.metrics import auroc
 from fapm.memory import patches
 from fapm.memory.bank import MemoryBank
 from fapm.memory.coreset import distance_score
 from fapm.memory.geometry import cells_by_patch
-from fapm.metrics import auroc
+from fapm.pictures import codec
+from fapm.pictures.masks import read_masks
+from fapm.pictures.resize import prepare_mask
+from fapm.training.banks import layer_budgets, memorise_layer
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "screw")
 _BATCH = 8
@@ -126,7 +128,7 @@ def encode(root: Path, config: Config) -> Encoded:
         layers: list[list[NDArray[np.float32]]] = [[] for _ in encoder.spec.layers]
         for sample in samples:
             frame = read_frame(
-                sample.path, config, encoder.spec.interpolation, max_pixels=images.MAX_PIXELS
+                sample.path, config, encoder.spec.interpolation, max_pixels=codec.MAX_PIXELS
             )
             assert isinstance(frame, Frame), frame
             for layer, found in zip(layers, runner.features([frame.pixels]), strict=True):
@@ -148,9 +150,9 @@ def _masks(samples: Sequence[Sample], config: Config) -> NDArray[np.bool_] | Non
     masks = np.zeros((len(samples), edge, edge), np.bool_)
     for number, sample in enumerate(samples):
         if sample.masks:
-            height, width = images.read_image(sample.path).shape[:2]
+            height, width = codec.read_image(sample.path).shape[:2]
             mask = read_masks(sample.masks, height, width).inside
-            masks[number] = images.prepare_mask(mask, config.resize, config.crop)
+            masks[number] = prepare_mask(mask, config.resize, config.crop)
     return masks
 
 

@@ -18,17 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fapm import images
 from fapm.config import Config
-from fapm.datasets import Sample, load_dataset
-from fapm.encoders import create_encoder
-from fapm.engines import EncoderRunner, Runtime, open_encoder
-from fapm.frames import Frame, read_frame
-from fapm.freeze import freeze
-from fapm.graph import Search, aggregate
-from fapm.images import prepare_mask
-from fapm.masks import read_masks
-from fapm.metrics import auroc
+from fapm.datasets.loading import Sample, load_dataset
+from fapm.encoder.freeze import freeze
+from fapm.encoder.weights import create_encoder
+from fapm.engines.base import EncoderRunner, Runtime
+from fapm.engines.opening import open_encoder
+from fapm.frames.preparation import Frame, read_frame
+from fapm.graph.reference import Search, aggregate
+from fapm.measure.metrics import auroc
+from fapm.pictures import codec
+from fapm.pictures.masks import read_masks
+from fapm.pictures.resize import prepare_mask
 from paper_choices import memorise
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
@@ -39,7 +40,7 @@ def features(samples: list[Sample], config: Config, runner: EncoderRunner) -> li
     """Per layer float32 ``[N, C, H, W]``, pooled."""
     each = []
     for sample in samples:
-        frame = read_frame(sample.path, config, "bicubic", max_pixels=images.MAX_PIXELS)
+        frame = read_frame(sample.path, config, "bicubic", max_pixels=codec.MAX_PIXELS)
         assert isinstance(frame, Frame)
         maps = runner.features([frame.pixels])
         each.append(aggregate([torch.from_numpy(f) for f in maps], config))
@@ -76,7 +77,7 @@ def row(
         masks = np.zeros(maps.shape, np.bool_)
         for mask, sample in zip(masks, samples, strict=True):
             if sample.masks:
-                height, width = images.read_image(sample.path).shape[:2]
+                height, width = codec.read_image(sample.path).shape[:2]
                 read = read_masks(sample.masks, height, width).inside
                 mask[:] = prepare_mask(read, config.resize, config.crop)
         pixel = auroc(masks, maps)

@@ -18,9 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fapm import images
-from fapm.align import Aligner, learn
-from fapm.datasets import load_dataset
+from fapm.datasets.loading import load_dataset
+from fapm.fitting.alignment import learn
+from fapm.frames.align import Aligner
+from fapm.pictures import codec
 
 EDGE = 224
 # Largest angle, scales, largest shift.
@@ -48,7 +49,7 @@ def main() -> None:
           "| 95 % ms |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
     for name in arguments.only:
         paths = [sample.path for sample in load_dataset(arguments.root / name).train][:104]
-        frames = [images.prepare(images.read_image(p), EDGE, None, "bicubic") for p in paths]
+        frames = [codec.prepare(codec.read_image(p), EDGE, None, "bicubic") for p in paths]
         for motion, moves in ABLE.items():
             aligner = Aligner(learn(frames[:64], motion))  # type: ignore[arg-type]
             for move in moves:

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 import fapm
 from disturbances import AXES, Picture
-from fapm import images
-from fapm.datasets import load_dataset
+from fapm.datasets.loading import load_dataset
 from fapm.detector import Detector
-from fapm.metrics import image_metrics
+from fapm.measure.metrics import image_metrics
+from fapm.pictures import codec
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ def measure(folder: Path, setting: str, wanted: list[str]) -> dict[str, Any]:
     dataset = load_dataset(folder)
     good = [sample.path for sample in dataset.train if sample.label != 1]
     labels = np.array([sample.label for sample in dataset.test])
-    pictures = [images.read_image(sample.path) for sample in dataset.test]
+    pictures = [codec.read_image(sample.path) for sample in dataset.test]
     grey = all((picture == picture[..., :1]).all() for picture in pictures)
     chosen = [
         name

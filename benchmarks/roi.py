@@ -19,12 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fapm import images
-from fapm.benchmark import Stage, synthetic_pictures
 from fapm.config import Config
-from fapm.datasets import load_dataset
+from fapm.datasets.loading import load_dataset
 from fapm.detector import Detector
-from fapm.engines import Runtime, open_encoder, openvino
+from fapm.engines import openvino_engine as openvino
+from fapm.engines.base import Runtime
+from fapm.engines.opening import open_encoder
+from fapm.measure.benchmark import synthetic_pictures
+from fapm.measure.timing import Stage
+from fapm.pictures import codec
 
 PICTURES = 209
 SQUARE = 32
@@ -43,7 +46,7 @@ def latency(config: Config, share: float, rounds: int) -> None:
     narrow["at fit"] = Detector(config).fit(pictures, roi=roi)
     encoder = open_encoder(whole.fitted_.encoder, Runtime())
     how = whole.fitted_.encoder.spec.interpolation
-    frame = images.prepare(pictures[0], config.resize, config.crop, how)
+    frame = codec.prepare(pictures[0], config.resize, config.crop, how)
 
     features = dict(enumerate(encoder.features([frame])))
 
@@ -83,7 +86,7 @@ def reach(folder: Path, config: Config) -> None:
     detector = Detector(config).fit([sample.path for sample in data.train], roi=roi)
     how = detector.fitted_.encoder.spec.interpolation
     frames = [
-        images.prepare(images.read_image(s.path), config.resize, config.crop, how)
+        codec.prepare(codec.read_image(s.path), config.resize, config.crop, how)
         for s in data.test
         if s.label == 0
     ]

@@ -18,8 +18,8 @@ import numpy as np
 
 import fapm
 from fapm.config import PRESETS
-from fapm.datasets import load_dataset
-from fapm.metrics import auroc
+from fapm.datasets.loading import load_dataset
+from fapm.measure.metrics import auroc
 from stability import scores
 
 

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from usearch.index import search as usearch_search
 
 from fapm.config import Config
-from fapm.engines import openvino
-from fapm.engines.search import write_search
-from fapm.engines.search_layer import SearchPrecision
+from fapm.engines import openvino_engine as openvino
+from fapm.graph.layer import SearchPrecision
+from fapm.graph.search import write_search
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch
 

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fapm
-from fapm import images
-from fapm.datasets import load_dataset
-from fapm.engines import Runtime, open_engine
-from fapm.fitted import Fitted
-from fapm.frames import Frame, read_frame
-from fapm.metrics import auroc
+from fapm.bundle.fitted import Fitted
+from fapm.datasets.loading import load_dataset
+from fapm.engines.base import Runtime
+from fapm.engines.opening import open_engine
+from fapm.frames.preparation import Frame, read_frame
+from fapm.measure.metrics import auroc
+from fapm.pictures import codec
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -35,7 +36,7 @@ def scores(fitted: Fitted, paths: list[Path]) -> NDArray[np.float32]:
     engine = open_engine(fitted, Runtime())
     read = [
         read_frame(
-            path, fitted.config, fitted.encoder.spec.interpolation, max_pixels=images.MAX_PIXELS
+            path, fitted.config, fitted.encoder.spec.interpolation, max_pixels=codec.MAX_PIXELS
         )
         for path in paths
     ]

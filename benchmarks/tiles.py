@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fapm
-from fapm import images
-from fapm.benchmark import peak_mb
-from fapm.datasets import load_dataset
-from fapm.metrics import auroc
+from fapm.datasets.loading import load_dataset
+from fapm.measure.metrics import auroc
+from fapm.measure.timing import peak_mb
+from fapm.pictures import codec
 
 Picture = NDArray[np.uint8]
 
@@ -80,7 +80,7 @@ def tray(rng: np.random.Generator, good: Sequence[Path], defect: Path | None = N
     chosen = [good[i] for i in rng.integers(0, len(good), ROWS * COLUMNS)]
     if defect is not None:
         chosen[int(rng.integers(ROWS * COLUMNS))] = defect
-    parts = np.stack([images.read_image(path) for path in chosen])
+    parts = np.stack([codec.read_image(path) for path in chosen])
     rows = parts.reshape(ROWS, COLUMNS, EDGE, EDGE, 3).transpose(0, 2, 1, 3, 4)
     return np.ascontiguousarray(rows.reshape(ROWS * EDGE, COLUMNS * EDGE, 3))
 
@@ -142,8 +142,8 @@ def main() -> None:
         header("real defects", *(f"{size} px" for size in arguments.sizes))
         for name in arguments.only or PLANTED:
             data = load_dataset(arguments.root / name)
-            good = [images.read_image(sample.path) for sample in data.test if sample.label == 0]
-            real = [images.read_image(sample.path) for sample in data.test if sample.label == 1]
+            good = [codec.read_image(sample.path) for sample in data.test if sample.label == 0]
+            real = [codec.read_image(sample.path) for sample in data.test if sample.label == 1]
 
             def changed(size: int, good: list[Picture] = good) -> Callable[[], list[Picture]]:
                 return lambda: [planted(picture, size, i) for i, picture in enumerate(good)]

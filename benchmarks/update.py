@@ -19,8 +19,8 @@ import numpy as np
 
 import fapm
 from fapm import Detector
-from fapm.datasets import load_dataset
-from fapm.metrics import auroc
+from fapm.datasets.loading import load_dataset
+from fapm.measure.metrics import auroc
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
 

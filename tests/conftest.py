@@ -16,7 +16,8 @@ import fapm  # noqa: F401  # isort: skip
 
 import parts
 import stripes
-from fapm import Detector, cli
+from fapm import Detector
+from fapm.cli import app as cli
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 import parts
 from fapm import Config, Detector
-from fapm.aupimo import aupimo
-from fapm.engines import Runtime
+from fapm.engines.base import Runtime
 from fapm.errors import ConfigError, FapmError
-from fapm.images import prepare
-from fapm.metrics import aupro, auroc
+from fapm.measure.aupimo import aupimo
+from fapm.measure.metrics import aupro, auroc
+from fapm.pictures.codec import prepare
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import fapm
-from fapm import images
-from fapm.datasets import load_dataset
-from fapm.demo import load_solar_cells
+from fapm.cli.studies.demo import load_solar_cells
+from fapm.datasets.loading import load_dataset
 from fapm.detector import Detector
-from fapm.drift import DriftMonitor
-from fapm.engines import Runtime
-from fapm.evaluation import Evaluation, evaluate
+from fapm.engines.base import Runtime
+from fapm.inspection.drift import DriftMonitor
+from fapm.measure.evaluate import Evaluation, evaluate
+from fapm.pictures import codec
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 # The paper's frame and score.
@@ -148,7 +148,7 @@ def test_drift_of_real_bottles() -> None:
     monitor = DriftMonitor(detector.fitted_.baseline)
     for _ in detector.stream(usual, drift=monitor):
         assert not monitor.state.alarm
-    darker = [(images.read_image(path) * 0.9).astype(np.uint8) for path in usual[:40]]
+    darker = [(codec.read_image(path) * 0.9).astype(np.uint8) for path in usual[:40]]
     for _ in detector.stream(darker, drift=monitor):
         if monitor.state.alarm:
             break
@@ -163,7 +163,7 @@ def test_real_bottles_in_less_light_are_good() -> None:
         pytest.skip("mvtec/bottle is not here")
     data = load_dataset(folder)
     labels = np.array([sample.label for sample in data.test])
-    darker = [(images.read_image(sample.path) * 0.8).astype(np.uint8) for sample in data.test]
+    darker = [(codec.read_image(sample.path) * 0.8).astype(np.uint8) for sample in data.test]
 
     def not_good(light: str) -> dict[int, float]:
         detector = fapm.fit([sample.path for sample in data.train], light=light)

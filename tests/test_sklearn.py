@@ -24,7 +24,7 @@ import fapm
 import stripes
 from fapm import Config, Detector
 from fapm.config import PRESETS
-from fapm.engines import Runtime
+from fapm.engines.base import Runtime
 from fapm.errors import ConfigError, DatasetError, NotFittedError
 
 LABELS = [0] * 12 + [1] * 6
@@ -266,7 +266,7 @@ def test_it_can_be_sent_to_another_process(mixed: NDArray[np.uint8]) -> None:
 
 def test_scikit_learn_is_not_imported() -> None:
     code = (
-        "import sys, fapm, fapm.detector, fapm.estimator, fapm.evaluation\n"
+        "import sys, fapm, fapm.detector, fapm.estimator, fapm.measure.evaluate\n"
         "fapm.Detector().get_params()\n"
         "assert 'sklearn' not in sys.modules"
     )

@@ -21,7 +21,7 @@ import sys
 for name in {ABSENT!r}:
     sys.modules[name] = None  # makes its import fail
 sys.argv = ["fapm", *sys.argv[1:]]
-from fapm.cli import main
+from fapm.cli.app import main
 main()
 """
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from fapm.config import Config
     from fapm.detector import Detector, fit, load
     from fapm.errors import FapmError
-    from fapm.prediction import Failure, Prediction
+    from fapm.frames.preparation import Failure
+    from fapm.inspection.prediction import Prediction
 
 __all__ = [
     "Config",
@@ -28,9 +29,9 @@ __all__ = [
 _HOMES = {
     "Config": "config",
     "Detector": "detector",
-    "Failure": "prediction",
+    "Failure": "frames.preparation",
     "FapmError": "errors",
-    "Prediction": "prediction",
+    "Prediction": "inspection.prediction",
     "fit": "detector",
     "load": "detector",
 }

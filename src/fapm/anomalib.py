@@ -1,6 +1,7 @@
 """FAPM as a model of anomalib: ``Engine().fit(Fapm(), datamodule)``. See docs/anomalib.md.
 
-The memory is made by :mod:`fapm.fitting` and searched by :mod:`fapm.graph`, both in torch.
+The memory is made by :mod:`fapm.fitting.fit` and searched by :mod:`fapm.graph.reference`, both in
+torch.
 """
 
 from __future__ import annotations
@@ -29,15 +30,19 @@ except ImportError as error:
         f"fapm.anomalib: {error.name} is not installed; type: pip install 'fapm[anomalib]'"
     ) from None
 
-from fapm import bundle, encoders, fitting, images
+from fapm.bundle import file as bundle
+from fapm.bundle.fitted import Fitted
 from fapm.config import Config
 from fapm.detector import Detector
-from fapm.engines import Runtime
+from fapm.encoder import network, weights
+from fapm.engines.base import Runtime
 from fapm.errors import ConfigError, NotFittedError
-from fapm.fitted import Fitted
-from fapm.frames import picture_names
-from fapm.graph import Graph
-from fapm.layout import require_plain
+from fapm.fitting import fit as fitting
+from fapm.frames.layout import require_plain
+from fapm.graph.reference import Graph
+from fapm.pictures import codec
+from fapm.pictures.resize import prepare_mask
+from fapm.pictures.sources import picture_names
 
 _RUNTIME = Runtime(engine="torch")
 
@@ -134,7 +139,7 @@ class Fapm(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
 
     def configure_pre_processor(self) -> PreProcessor:  # anomalib's is static and has a size
         """FAPM's own: Pillow's resize in the encoder's interpolation, on uint8."""
-        return FramePreProcessor(self.config, encoders.interpolation(self.config))
+        return FramePreProcessor(self.config, network.interpolation(self.config))
 
     @staticmethod
     def configure_post_processor() -> PostProcessor:
@@ -190,7 +195,7 @@ class Memory(nn.Module):
     def hold(self, fitted: Fitted) -> None:
         """Search ``fitted`` from now on."""
         self.fitted = fitted
-        encoder = encoders.Encoder.restore(
+        encoder = network.Encoder.restore(
             fitted.encoder.spec, fitted.encoder.files["encoder.safetensors"]
         )
         self.graph = Graph(encoder, fitted.config, fitted.banks)
@@ -226,10 +231,10 @@ class FrameResize(Resize):  # type: ignore[misc]
     of its own size, which it has been applied to already, it does nothing.
     """
 
-    def __init__(self, edge: int, interpolation: images.Interpolation) -> None:
+    def __init__(self, edge: int, interpolation: codec.Interpolation) -> None:
         super().__init__((edge, edge), InterpolationMode(interpolation))
         self.edge = edge
-        self.interpolated: images.Interpolation = interpolation
+        self.interpolated: codec.Interpolation = interpolation
 
     def forward(self, picture: Tensor, *mask: Tensor | None) -> Any:
         """A picture ``[..., 3, H, W]`` in 0 .. 1 and perhaps its mask ``[..., H, W]``."""
@@ -243,11 +248,11 @@ class FrameResize(Resize):  # type: ignore[misc]
     def _mask(self, mask: Tensor) -> Tensor:
         if mask.shape[-2:] == (self.edge, self.edge):
             return mask
-        return _each(mask, 2, lambda m: images.prepare_mask(m != 0, self.edge, None)).to(mask.dtype)
+        return _each(mask, 2, lambda m: prepare_mask(m != 0, self.edge, None)).to(mask.dtype)
 
     def _resize(self, planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         picture = np.ascontiguousarray(planes.transpose(1, 2, 0))
-        return np.moveaxis(images.prepare(picture, self.edge, None, self.interpolated), 2, 0)
+        return np.moveaxis(codec.prepare(picture, self.edge, None, self.interpolated), 2, 0)
 
 
 class CentreCrop(Transform):  # type: ignore[misc]
@@ -255,7 +260,7 @@ class CentreCrop(Transform):  # type: ignore[misc]
 
     def __init__(self, resize: int, crop: int) -> None:
         super().__init__()
-        self.window = images.crop_window(resize, crop)
+        self.window = codec.crop_window(resize, crop)
 
     def forward(self, picture: Tensor, *mask: Tensor | None) -> Any:
         """As :meth:`FrameResize.forward`."""
@@ -268,7 +273,7 @@ class CentreCrop(Transform):  # type: ignore[misc]
 class FramePreProcessor(PreProcessor):  # type: ignore[misc]
     """anomalib's pre-processor with FAPM's transforms, which are made anew from the config."""
 
-    def __init__(self, config: Config, interpolation: images.Interpolation) -> None:
+    def __init__(self, config: Config, interpolation: codec.Interpolation) -> None:
         steps: list[Transform] = [FrameResize(config.resize, interpolation)]
         if config.crop is not None:
             steps.append(CentreCrop(config.resize, config.crop))
@@ -285,7 +290,7 @@ class FramePreProcessor(PreProcessor):  # type: ignore[misc]
 def _fit(frames: Sequence[NDArray[np.uint8]], names: list[str], config: Config) -> Fitted:
     """Memorise frames, which are not resized and cropped again."""
     ready = config.model_copy(update={"resize": config.input_size, "crop": None})
-    fitted = fitting.fit(frames, ready, encoders.create_encoder(ready), _RUNTIME)
+    fitted = fitting.fit(frames, ready, weights.create_encoder(ready), _RUNTIME)
     return replace(fitted, config=config, pictures=tuple(names))
 
 

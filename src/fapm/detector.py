@@ -10,24 +10,29 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fapm import bundle, estimator, forgetting, images
-from fapm.align import Aligner
-from fapm.calibration import promises
+from fapm import estimator
+from fapm.bundle import file as bundle
+from fapm.bundle.calibration import promises
+from fapm.bundle.fitted import Fitted, restrict
 from fapm.config import Config
-from fapm.drift import DriftMonitor
-from fapm.engines import Engine, Runtime, require_precision
+from fapm.datasets.training import training_pictures
+from fapm.engines.base import Engine, Runtime
+from fapm.engines.opening import require_precision
 from fapm.errors import ConfigError, ImageError, NotFittedError
-from fapm.fitted import Fitted
-from fapm.forks import Lock
-from fapm.frames import Picture, picture_size
-from fapm.imports import needed_for
-from fapm.layout import layout_of
-from fapm.pipeline import Progress, Stages
-from fapm.prediction import Failure, Prediction, summary
-from fapm.roi import Region, drawn_roi, restrict
-from fapm.snapshot import Snapshot
-from fapm.streaming import judge_pictures
-from fapm.training import training_pictures
+from fapm.frames.align import Aligner
+from fapm.frames.layout import layout_of
+from fapm.frames.preparation import Failure, summary
+from fapm.frames.roi import Region, drawn_roi
+from fapm.inspection.drift import DriftMonitor
+from fapm.inspection.prediction import Prediction
+from fapm.inspection.snapshot import Snapshot
+from fapm.inspection.stream import Stages, judge_pictures
+from fapm.pictures import codec
+from fapm.pictures.sources import Picture, picture_size
+from fapm.progress import Progress
+from fapm.system.forks import Lock
+from fapm.system.imports import needed_for
+from fapm.updating import forget as forgetting
 
 
 class Detector:
@@ -48,7 +53,7 @@ class Detector:
         config: Config | None = None,
         *,
         runtime: Runtime | None = None,
-        max_pixels: int = images.MAX_PIXELS,
+        max_pixels: int = codec.MAX_PIXELS,
     ) -> None:
         self.config = config or Config.create()
         self.runtime = runtime or Runtime()
@@ -120,7 +125,8 @@ class Detector:
             Without it all are good.
         roi, ignore
             what of the pictures is inspected, and what of that is not: a mask picture (white is
-            inside), polygons in JSON, or bool ``[H, W]``; see :func:`fapm.roi.drawn_roi`. What is
+            inside), polygons in JSON, or bool ``[H, W]``; see :func:`fapm.frames.roi.drawn_roi`.
+            What is
             outside gets no keys and cannot raise a score. ``roi="auto"`` learns what stands out
             from a plain background.
         progress
@@ -148,14 +154,15 @@ class Detector:
         taken = training_pictures(source if y is None else estimator.good_ones(source, y))
         pictures = taken.pictures
         with needed_for("fit", "fapm[fit]"):
-            from fapm import encoders, fitting
+            from fapm.encoder import weights
+            from fapm.fitting import fit as fitting
         with self._learning.held():
             size = picture_size(pictures) if self.config.follows_pictures else None
             layout = layout_of(self.config, size)
             fitted = fitting.fit(
                 pictures,
                 self.config,
-                encoders.create_encoder(self.config, layout.tile_shape),
+                weights.create_encoder(self.config, layout.tile_shape),
                 self.runtime,
                 layout=layout,
                 roi=roi,
@@ -198,7 +205,7 @@ class Detector:
         when: str | None = None,
         progress: Progress = lambda stage, done, total: None,
     ) -> Detector:
-        """Learn more good parts, without the pictures of the fit; see :mod:`fapm.updating`.
+        """Learn more good parts, without the pictures of the fit; see :mod:`fapm.updating.update`.
 
         Parameters
         ----------
@@ -215,7 +222,7 @@ class Detector:
         taken = training_pictures(source)
         _ = self.fitted_  # or it raises, before torch is asked for
         with needed_for("update", "fapm[fit]"):
-            from fapm import updating
+            from fapm.updating import update as updating
         with self._learning.held():
             fitted = updating.update(
                 self.fitted_,
@@ -230,7 +237,7 @@ class Detector:
         return self
 
     def forget(self, picture: str, *, when: str | None = None) -> Detector:
-        """Remove one training picture's keys; see :mod:`fapm.forgetting`. Needs no torch.
+        """Remove one training picture's keys; see :mod:`fapm.updating.forget`. Needs no torch.
 
         Parameters
         ----------
@@ -267,7 +274,7 @@ class Detector:
         ImageError
             A picture cannot be used. :meth:`stream` reports it and goes on instead.
         """
-        if images.is_picture(pictures):
+        if codec.is_picture(pictures):
             return self._sure(next(self.stream(pictures)))
         return [self._sure(result) for result in self.stream(pictures)]
 
@@ -288,7 +295,7 @@ class Detector:
         scikit-learn's outlier detectors have it the other way round. NaN after a fit on one
         picture, which gives no threshold.
         """
-        judged = self.predict(list(images.several(pictures)))
+        judged = self.predict(list(codec.several(pictures)))
         return np.array([p.score - p.threshold for p in judged], np.float64)
 
     def stream(
@@ -313,7 +320,7 @@ class Detector:
             a monitor made of ``fitted_.baseline``; it has seen a picture when that is yielded.
         """
         yield from judge_pictures(
-            images.several(pictures),
+            codec.several(pictures),
             self.snapshot(),
             max_pixels=self.max_pixels,
             stages=stages or Stages(),
@@ -337,7 +344,7 @@ class Detector:
         *,
         precision: str = "auto",
         runtime: Runtime | None = None,
-        max_pixels: int = images.MAX_PIXELS,
+        max_pixels: int = codec.MAX_PIXELS,
     ) -> Detector:
         """The detector a bundle holds. Needs no network, no weights and no training pictures.
 
@@ -363,9 +370,9 @@ class Detector:
         fitted: Fitted,
         *,
         runtime: Runtime | None = None,
-        max_pixels: int = images.MAX_PIXELS,
+        max_pixels: int = codec.MAX_PIXELS,
     ) -> Detector:
-        """The detector of what :func:`fapm.fitting.fit` or :func:`fapm.bundle.load` gave."""
+        """The detector of a :class:`Fitted`, from a fit or a bundle."""
         detector = cls(fitted.config, runtime=runtime, max_pixels=max_pixels)
         detector._snapshot = Snapshot(fitted, detector.runtime)
         return detector

@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fapm.compare.method import Judged, read_frames
+from fapm.compare.on_encoder import Judged, read_frames
 from fapm.compare.setting import Setting
-from fapm.encoders import Encoder, create_encoder
+from fapm.encoder.network import Encoder
+from fapm.encoder.weights import create_encoder
 from fapm.errors import EncoderError
-from fapm.images import Interpolation
-from fapm.pipeline import batched
+from fapm.pictures.codec import Interpolation
+from fapm.system.parallel import batched
 
 _BATCH = 32
 _PADIM_CHANNELS = 100
@@ -43,7 +44,7 @@ _ROUNDING = 1e-4
 
 
 class _OnAnomalib:
-    """A torch model of anomalib as a :class:`fapm.compare.method.Method`."""
+    """A torch model of anomalib as a :class:`fapm.compare.on_encoder.Method`."""
 
     note = "anomalib, fp32 on torch"
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fapm.compare.method import Judged
+from fapm.compare.on_encoder import Judged
 from fapm.compare.setting import Setting
 from fapm.detector import Detector
-from fapm.images import Interpolation
+from fapm.pictures.codec import Interpolation
 
 
 class Ours:
-    """Our detector as a :class:`fapm.compare.method.Method`."""
+    """Our detector as a :class:`fapm.compare.on_encoder.Method`."""
 
     def __init__(self, setting: Setting) -> None:
         config = setting.config

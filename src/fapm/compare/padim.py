@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fapm.compare.method import collect, refuse_too_large
+from fapm.compare.on_encoder import collect, refuse_too_large
 from fapm.memory import geometry
 from fapm.memory.patches import concatenate_layers
 
@@ -32,7 +32,7 @@ _POSITIONS = 64
 
 
 class Padim:
-    """A Gaussian per position: a :class:`fapm.compare.method.FeatureMethod`.
+    """A Gaussian per position: a :class:`fapm.compare.on_encoder.FeatureMethod`.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fapm.compare.method import collect
+from fapm.compare.on_encoder import collect
 from fapm.memory.coreset import GreedyCoreset, key_count
 from fapm.memory.patches import aggregate
 
@@ -37,7 +37,7 @@ _DISTANCES = 2**25
 
 
 class PatchCore:
-    """One memory for the whole picture: a :class:`fapm.compare.method.FeatureMethod`.
+    """One memory for the whole picture: a :class:`fapm.compare.on_encoder.FeatureMethod`.
 
     Parameters
     ----------

@@ -15,17 +15,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fapm import metrics
-from fapm.benchmark import peak_mb
-from fapm.compare.methods import BUILDERS, PUBLISHED, Build, missing_package
+from fapm.compare.registry import BUILDERS, PUBLISHED, Build, missing_package
 from fapm.compare.setting import Setting
 from fapm.config import Config
-from fapm.datasets import Sample
+from fapm.datasets.loading import Sample
 from fapm.errors import FapmError, ImageError
-from fapm.frames import Frame, read_frame
-from fapm.images import prepare_mask
-from fapm.masks import read_masks
-from fapm.processes import Call, ProcessDiedError
+from fapm.frames.preparation import Frame, read_frame
+from fapm.measure import metrics
+from fapm.measure.timing import peak_mb
+from fapm.pictures.masks import read_masks
+from fapm.pictures.resize import prepare_mask
+from fapm.system.processes import Call, ProcessDiedError
 
 # The first pictures pay for what is made on first use.
 _WARM_UP = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fapm.config import Config
-from fapm.engines import Runtime
+from fapm.engines.base import Runtime
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,15 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from fapm.compare.method import collect
+from fapm.compare.on_encoder import collect
 from fapm.memory import geometry
 from fapm.memory.patches import concatenate_layers
 from fapm.memory.search import pairwise_squared
 
 
 class Spade:
-    """Nearest pictures, then nearest cells of those: a :class:`fapm.compare.method.FeatureMethod`.
+    """Nearest pictures, then nearest cells of those: a
+    :class:`fapm.compare.on_encoder.FeatureMethod`.
 
     Parameters
     ----------

@@ -7,9 +7,9 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fapm.benchmark import machine
 from fapm.compare.running import Row, Task
-from fapm.engines import engine_name
+from fapm.engines.opening import engine_name
+from fapm.measure.timing import machine
 
 _COLUMNS: dict[str, Callable[[Row], str]] = {
     "method": lambda row: row.method,

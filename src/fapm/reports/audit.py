@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fapm import images
-from fapm.audit import Audit
-from fapm.frames import Picture
-from fapm.prediction import Box
+from fapm.fitting.audit import Audit
+from fapm.inspection.prediction import Box
+from fapm.pictures import codec
+from fapm.pictures.sources import Picture
 from fapm.reports.heatmap import thumbnails
 from fapm.reports.html import Report, ReportItem, write_report
 
@@ -66,7 +66,7 @@ def write_audit(
 def _item(audit: Audit, number: int, picture: Picture, max_pixels: int) -> ReportItem:
     """A picture with its map, and a box around its most unusual cell."""
     found, frame = audit.found, audit.frames[number]
-    pixels = images.read(picture, max_pixels=max_pixels).pixels
+    pixels = codec.read(picture, max_pixels=max_pixels).pixels
     small, small_map, _ = thumbnails(pixels, audit.anomaly_map(number), None)
     score = float(found.scores[number])
     return ReportItem(

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fapm import images
 from fapm.detector import Detector
-from fapm.evaluation import Evaluation
-from fapm.masks import read_masks
-from fapm.prediction import Prediction
+from fapm.inspection.prediction import Prediction
+from fapm.measure.evaluate import Evaluation
+from fapm.pictures import codec
+from fapm.pictures.masks import read_masks
 from fapm.reports.heatmap import draw_inspected, thumbnails
 from fapm.reports.html import Report, ReportItem
 
@@ -35,7 +35,7 @@ def compose(
     notes
         sentences to show besides those of the detector.
     pictures
-        arrays that stand for the samples' files, as in :func:`fapm.evaluation.evaluate`.
+        arrays that stand for the samples' files, as in :func:`fapm.measure.evaluate.evaluate`.
     """
     calibration = detector.fitted_.calibration
     items = []
@@ -45,9 +45,9 @@ def compose(
         if not isinstance(result, Prediction):
             continue
         picture = (
-            images.read_image(Path(result.source), detector.max_pixels)
+            codec.read_image(Path(result.source), detector.max_pixels)
             if pictures is None
-            else images.as_image(pictures[number])
+            else codec.as_image(pictures[number])
         )
         mask = None
         if number in evaluation.masks and sample.masks:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fapm.images import resize_image
-from fapm.prediction import Box
+from fapm.inspection.prediction import Box
+from fapm.pictures.codec import resize_image
 
 THUMBNAIL_EDGE = 256
 SATURATION = 2.0  # times the threshold: the colour no longer changes

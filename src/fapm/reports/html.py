@@ -14,19 +14,13 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from fapm.calibration import Verdict
-from fapm.files import make_directory, replaced_when_complete
-from fapm.images import encode_jpeg
-from fapm.prediction import Box
+from fapm.bundle.calibration import Verdict
+from fapm.inspection.prediction import Box
+from fapm.pictures.codec import encode_jpeg
 from fapm.reports.charts import brief, pro_chart, roc_chart, score_histogram
-from fapm.reports.heatmap import (
-    SATURATION,
-    crop_around,
-    decode_jpeg,
-    draw_mask_contour,
-    overlay,
-)
+from fapm.reports.heatmap import SATURATION, crop_around, decode_jpeg, draw_mask_contour, overlay
 from fapm.reports.templates import render
+from fapm.system.files import make_directory, replaced_when_complete
 
 MAX_PICTURES = 300
 _SAMPLE = 30  # of them, spread over the pictures that neither score high nor are judged wrong

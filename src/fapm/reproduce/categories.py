@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from fapm._version import __version__
-from fapm.benchmark import take_turns
 from fapm.config import Config
-from fapm.datasets import Dataset
+from fapm.datasets.loading import Dataset
 from fapm.detector import Detector
-from fapm.engines import Runtime
+from fapm.engines.base import Runtime
 from fapm.errors import FapmError
-from fapm.evaluation import evaluate
-from fapm.files import make_directory, replaced_when_complete
-from fapm.paths import is_file
-from fapm.pipeline import Progress
-from fapm.processes import Call, ProcessDiedError
-from fapm.reproduce.measure import load_labelled, speed_stages
+from fapm.measure.evaluate import evaluate
+from fapm.measure.timing import take_turns
+from fapm.progress import Progress
+from fapm.reproduce.data_sets import load_labelled, speed_stages
+from fapm.system.files import make_directory, replaced_when_complete
+from fapm.system.paths import is_file
+from fapm.system.processes import Call, ProcessDiedError
 
 # Turns of each meaning of FPS, of four frames.
 _ROUNDS = 10
@@ -122,7 +122,8 @@ def measure(job: Job, progress: Progress, remark: Callable[[str], None]) -> dict
 
     Returns
     -------
-    plain JSON; ``fps_device`` and ``fps_wall`` as :func:`fapm.reproduce.measure.speed_stages` says,
+    plain JSON; ``fps_device`` and ``fps_wall`` as :func:`fapm.reproduce.data_sets.speed_stages`
+    says,
     None unless ``job.timed``.
 
     Raises

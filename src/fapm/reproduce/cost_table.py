@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from fapm.config import Config
-from fapm.encoders import create_encoder
+from fapm.encoder.freeze import feature_shapes
+from fapm.encoder.weights import create_encoder
 from fapm.errors import ConfigError
-from fapm.freeze import feature_shapes
 from fapm.reproduce.cost_model import VARIANTS, Cost, concatenated, expected_costs, total
 from fapm.reproduce.output import Column, Document
 

@@ -13,26 +13,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fapm import images
-from fapm.benchmark import take_turns
 from fapm.config import Config
-from fapm.datasets import Dataset, Sample
+from fapm.datasets.loading import Dataset, Sample
 from fapm.detector import Detector
-from fapm.encoders import create_encoder
-from fapm.engines import Runtime, open_encoder
+from fapm.encoder.freeze import freeze
+from fapm.encoder.weights import create_encoder
+from fapm.engines.base import Runtime
+from fapm.engines.opening import open_encoder
 from fapm.errors import DatasetError, ImageError
-from fapm.evaluation import evaluate
-from fapm.frames import Frame, read_frame
-from fapm.freeze import freeze
-from fapm.masks import read_masks
+from fapm.frames.preparation import Frame, read_frame
+from fapm.measure.evaluate import evaluate
+from fapm.measure.timing import take_turns
 from fapm.memory.coreset import GreedyCoreset
 from fapm.memory.geometry import patch_grid
 from fapm.memory.patches import aggregate
 from fapm.memory.search import pairwise_squared
-from fapm.pipeline import Progress, ordered_map
+from fapm.pictures import codec
+from fapm.pictures.masks import read_masks
+from fapm.progress import Progress
 from fapm.reports.heatmap import overlay, thumbnails
-from fapm.reproduce.measure import speed_stages
-from fapm.spool import Spool
+from fapm.reproduce.data_sets import speed_stages
+from fapm.system.parallel import ordered_map
+from fapm.training.spool import Spool
 
 # Fig. 1: turns of each meaning of FPS, of four frames.
 _ROUNDS = 10
@@ -148,7 +150,7 @@ def measure(
     settings: Mapping[str, Config],
     runtime: Runtime,
     *,
-    max_pixels: int = images.MAX_PIXELS,
+    max_pixels: int = codec.MAX_PIXELS,
     progress: Progress = lambda stage, done, total: None,
 ) -> dict[str, Measured]:
     """Accuracy and speed of detectors by their names, the latter measured in turns (Fig. 1).
@@ -197,7 +199,7 @@ def clusters(
     config: Config,
     runtime: Runtime,
     *,
-    max_pixels: int = images.MAX_PIXELS,
+    max_pixels: int = codec.MAX_PIXELS,
     progress: Progress = lambda stage, done, total: None,
 ) -> Clusters:
     """Two patches' memories of the shallowest layer, laid out by t-SNE (Fig. 3).
@@ -320,7 +322,7 @@ def _example(detector: Detector, sample: Sample) -> Example | None:
     """None if the picture, or its mask, cannot be read."""
     try:
         prediction = detector.predict(sample.path)
-        whole = images.read_image(sample.path, detector.max_pixels)
+        whole = codec.read_image(sample.path, detector.max_pixels)
         height, width = whole.shape[:2]
         mask = read_masks(sample.masks, height, width).inside if sample.masks else None
     except ImageError:

@@ -21,11 +21,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from fapm.files import replaced_when_complete
 from fapm.reports.heatmap import SATURATION, overlay
 from fapm.reproduce import published
 from fapm.reproduce.figure_data import Cluster, Clusters, Example, Point
 from fapm.reproduce.published import Method
+from fapm.system.files import replaced_when_complete
 
 FORMATS = ("png", "svg")
 _DPI = 200

@@ -11,8 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fapm.files import make_directory, replaced_when_complete
 from fapm.reports.templates import render
+from fapm.system.files import make_directory, replaced_when_complete
 
 FORMATS = ("md", "csv", "json", "html")
 

@@ -9,7 +9,7 @@ from typing import Any
 from fapm.config import Config
 from fapm.reproduce import published
 from fapm.reproduce.categories import Outcome
-from fapm.reproduce.measure import scale_warning
+from fapm.reproduce.data_sets import scale_warning
 from fapm.reproduce.output import Column, Document
 
 _COLUMNS = {"paper": published.FAPM, "log": published.AUTHORS_LOG, "patchcore": published.PATCHCORE}

@@ -10,22 +10,17 @@ from pathlib import Path
 from statistics import fmean, harmonic_mean
 from typing import Any
 
-from fapm.benchmark import Stage, take_turns
 from fapm.config import Config
-from fapm.datasets import Dataset
+from fapm.datasets.loading import Dataset
 from fapm.detector import Detector
-from fapm.engines import Runtime
+from fapm.engines.base import Runtime
 from fapm.errors import DatasetError, FapmError
-from fapm.evaluation import evaluate
-from fapm.pipeline import Progress
+from fapm.measure.evaluate import evaluate
+from fapm.measure.timing import Stage, take_turns
+from fapm.progress import Progress
 from fapm.reproduce import published
 from fapm.reproduce.cost_model import VARIANTS, Variant, fitted_costs, total
-from fapm.reproduce.measure import (
-    encoder_stage,
-    load_labelled,
-    scale_warning,
-    speed_stages,
-)
+from fapm.reproduce.data_sets import encoder_stage, load_labelled, scale_warning, speed_stages
 from fapm.reproduce.output import Column, Document
 
 COLUMNS = (

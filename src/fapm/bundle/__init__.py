@@ -1,0 +1,1 @@
+"""What a fit leaves, and the one file that holds it."""

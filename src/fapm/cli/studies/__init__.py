@@ -1,0 +1,1 @@
+"""Commands that measure: benchmark, compare, reproduce and the demo."""

@@ -1,0 +1,1 @@
+"""Folders and tables of pictures: which are good, and what is known of the others."""

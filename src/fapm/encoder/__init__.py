@@ -1,0 +1,1 @@
+"""The frozen network: its specification, its weights and its graph."""

@@ -1,0 +1,1 @@
+"""What a fit decides from good pictures."""

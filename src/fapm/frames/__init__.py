@@ -1,0 +1,1 @@
+"""Pictures to frames, which the encoder sees, and the way back."""

@@ -1,0 +1,34 @@
+"""What a graph says of frames. No torch here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What graphs call their outputs: the fields of Scored.
+OUTPUTS = ("scores", "maps", "cells", "distances", "keys")
+
+
+class Scored(NamedTuple):
+    """What an engine says of ``B`` frames.
+
+    Attributes
+    ----------
+    scores
+        float32 ``[B]``, raw.
+    maps
+        float32 ``[B, h, w]`` in the frames' geometry, raw.
+    cells
+        int64 ``[B]``, the worst cell ``y * W + x`` on the finest grid.
+    distances, keys
+        per layer at the worst cell: float32 ``[B, L]`` distance to the nearest key and int64
+        ``[B, L]`` that key's row in the layer's bank.
+    """
+
+    scores: NDArray[np.float32]
+    maps: NDArray[np.float32]
+    cells: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    keys: NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""Figures of merit, and the time that work takes."""

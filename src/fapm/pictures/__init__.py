@@ -1,0 +1,1 @@
+"""Files, bytes and arrays to RGB pictures: decoding, sizes, masks."""

@@ -1,0 +1,1 @@
+"""From frames to a memory: what fit, update and audit share."""

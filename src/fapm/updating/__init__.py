@@ -1,0 +1,1 @@
+"""A memory that learns and forgets on the line."""

@@ -1,0 +1,264 @@
+"""Update: new normal pictures into a fitted detector, without the old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fapm.bundle.calibration import Calibration, calibrate
+from fapm.bundle.fitted import Change, Fitted
+from fapm.encoder.torch_threads import require_threads
+from fapm.engines.base import Runtime
+from fapm.engines.opening import open_encoder
+from fapm.frames.align import Aligner
+from fapm.graph.reference import Search
+from fapm.memory.bank import MemoryBank
+from fapm.pictures import codec
+from fapm.pictures.sources import Picture, picture_names
+from fapm.progress import Progress
+from fapm.training.banks import layer_budgets, one_thread
+from fapm.training.features import encode
+from fapm.training.leave_one_out import score_pictures
+from fapm.training.spool import Spool
+from fapm.updating.extend import extend_bank
+from fapm.updating.forget import finite_or_none, key_total
+from fapm.updating.probe import score_factors
+
+# A picture with more than this share of its map above the threshold is probably of something else:
+# other products gave 0.46 to 1, defects up to 0.35 (and a broken bottle 0.58).
+FOREIGN = 0.4
+# Where more than this share of the new pictures were called defects, they were chosen for it.
+_CHOSEN = 0.5
+_NAMED = 5  # pictures that a warning names
+
+
+def update(
+    fitted: Fitted,
+    pictures: Sequence[Picture],
+    runtime: Runtime,
+    *,
+    when: str | None = None,
+    max_pixels: int = codec.MAX_PIXELS,
+    progress: Progress = lambda stage, done, total: None,
+) -> Fitted:
+    """Memorise more normal pictures and derive the thresholds anew.
+
+    The memory grows as a fit on all pictures would have made it, up to the config's budget. Then,
+    or where a new picture would still not be good, keys that lie closest to others give way. The
+    new pictures get leave-one-out scores; those of the old ones are lowered by what their keys show
+    (:mod:`fapm.updating.probe`), never raised. Where most of the new pictures were called defects,
+    they were chosen because they alarm: those that without their own keys still would are
+    memorised, but are no sample to set thresholds by.
+
+    Raises
+    ------
+    ImageError
+        No picture could be read. Single unreadable ones are left out, and listed in ``skipped``.
+    EngineError
+        The engine is not installed, or cannot run what was fitted; or torch cannot compute in
+        this process.
+    """
+    require_threads()
+    config, old, alignment = fitted.config, len(fitted.pictures), fitted.alignment
+    layout, roi = fitted.layout, fitted.frame_roi
+    inside = [bank.inside for bank in fitted.banks]
+    names = _free_names(pictures, fitted.pictures)
+    runner = open_encoder(fitted.encoder, runtime)
+    with (
+        Spool(len(pictures), layout.grid(config.grid), inside) as spool,
+        torch.inference_mode(),
+    ):
+        frames, failures = encode(
+            pictures,
+            names,
+            config,
+            fitted.encoder.spec.interpolation,
+            runner,
+            spool,
+            layout=layout,
+            roi=fitted.roi,
+            inspected=fitted.inspected_tiles,
+            light=fitted.light,
+            aligner=None if alignment is None else Aligner(alignment.template),
+            max_pixels=max_pixels,
+            progress=progress,
+        )
+        level = fitted.calibration.map_threshold
+        share = 1.0 if roi is None else float(layout.on_map(roi).mean())  # of the map
+        before, shares = score_pictures(
+            Search(config, fitted.banks, roi, layout),
+            spool,
+            measure=lambda maps: (maps > level).double().mean(dim=(1, 2)) / share,
+        )
+        more, full = _room(fitted, len(frames))
+        for give_way in (False, True)[full:]:
+            with one_thread():
+                banks = [
+                    extend_bank(
+                        bank,
+                        partial(spool.patch_vectors, layer),
+                        more[layer],
+                        first=old,
+                        sampling=config.sampling,
+                        replace=give_way,
+                    )
+                    for layer, bank in enumerate(fitted.banks)
+                ]
+            search = Search(config, banks, roi, layout)
+            scores, maxima = score_pictures(
+                search, spool, own=range(old, old + len(frames)), progress=progress
+            )
+            calibration = _recalibrate(fitted, banks, before, scores, maxima)
+            known, _ = score_pictures(search, spool)
+            if (known <= calibration.unsure_threshold).all():
+                break
+    added = tuple(frame.name for frame in frames)
+    owners = {p for bank in banks for p in bank.pictures.tolist()}
+    thumbnails = {
+        **fitted.thumbnails,
+        **{old + i: f.thumbnail for i, f in enumerate(frames) if f.thumbnail is not None},
+    }
+    change = Change(
+        action="update",
+        pictures=added,
+        keys=(key_total(fitted.banks), key_total(banks)),
+        threshold=(
+            finite_or_none(fitted.calibration.threshold),
+            finite_or_none(calibration.threshold),
+        ),
+        when=when,
+        warnings=_warnings(
+            added, before, shares, known > calibration.unsure_threshold, fitted.calibration
+        ),
+    )
+    return replace(
+        fitted,
+        banks=tuple(banks),
+        calibration=calibration,
+        pictures=fitted.pictures + added,
+        thumbnails={i: jpeg for i, jpeg in sorted(thumbnails.items()) if i in owners},
+        skipped=fitted.skipped + tuple(failures),
+        history=(*fitted.history, change),
+        alignment=alignment
+        and replace(
+            alignment,
+            matrices=np.concatenate(
+                [
+                    alignment.matrices,
+                    [f.registration.matrix for f in frames if f.registration is not None],
+                ]
+            ),
+        ),
+    )
+
+
+def _room(fitted: Fitted, new: int) -> tuple[list[list[int]], bool]:
+    """Keys that ``new`` pictures bring, by layer and patch, and whether that is less than a fit's.
+
+    Then the budget is full, and keys have to give way. So they have to where ``max_keys`` leaves no
+    room beside what is held, as a memory of more than is inspected may
+    (:func:`fapm.bundle.fitted.restrict`).
+    """
+    inside = [bank.inside for bank in fitted.banks]
+
+    def growth(**bounds: None) -> list[list[int]]:
+        config = fitted.config.model_copy(update=bounds)
+        sizes = [(bank.height, bank.width) for bank in fitted.banks]
+        before, after = (
+            layer_budgets(config, sizes, count, inside, fitted.layout)
+            for count in (len(fitted.pictures), len(fitted.pictures) + new)
+        )
+        return [
+            [b - a for a, b in zip(one.shares, other.shares, strict=True)]
+            for one, other in zip(before, after, strict=True)
+        ]
+
+    more, most = growth(), fitted.config.max_keys
+    if most is not None and key_total(fitted.banks) + sum(map(sum, more)) > most:
+        more = [[0] * len(patches) for patches in more]
+    return more, more != growth(budget_pictures=None, max_keys=None)
+
+
+def _recalibrate(
+    fitted: Fitted,
+    banks: Sequence[MemoryBank],
+    before: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    maxima: NDArray[np.float64],
+) -> Calibration:
+    config, old = fitted.config, fitted.calibration
+    first, aside = len(fitted.pictures), set(old.set_aside)
+    if not len(old.scores):  # one old picture, which is not here to be compared with the new ones
+        known = [scores.max(keepdims=True), maxima.max(keepdims=True)]
+        aside.add(0)
+    else:
+        factors = np.minimum(1, score_factors(
+            fitted.banks, banks, first,
+            radius=config.radius, coarse_upsampling=config.coarse_upsampling,
+        ))  # fmt: skip
+        known = [factors * old.scores, factors * old.map_maxima]
+        if (before > old.threshold).mean() > _CHOSEN:
+            aside |= {first + int(i) for i in np.flatnonzero(scores > old.threshold)}
+    return calibrate(
+        np.concatenate([known[0], scores]),
+        np.concatenate([known[1], maxima]),
+        false_positive_rate=config.false_positive_rate,
+        unsure_rate=config.alert_rate,
+        set_aside=tuple(sorted(aside)),
+    )
+
+
+def _warnings(
+    names: Sequence[str],
+    scores: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    still: NDArray[np.bool_],
+    calibration: Calibration,
+) -> tuple[str, ...]:
+    """What new pictures looked like to the memory without them."""
+    foreign = shares > FOREIGN
+    alarms = (scores > calibration.threshold) & ~foreign
+    said = []
+    if foreign.any():
+        said.append(
+            f"{_named(names, foreign)}: much of what is inspected is far from normal; another "
+            "product, size, camera or light? If it should not be in: fapm forget"
+        )
+    if alarms.any():
+        said.append(
+            f"{_named(names, alarms)}: called a defect before, up to "
+            f"{float(scores[alarms].max()) / calibration.threshold:.2g} times the threshold; "
+            "what looks like it will pass from now on"
+        )
+    if still.any():
+        said.append(
+            f"{_named(names, still)}: still not good with so few keys; give more pictures like it"
+        )
+    return tuple(said)
+
+
+def _named(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
+    found = [name for name, named in zip(names, chosen, strict=True) if named]
+    rest = len(found) - _NAMED
+    return ", ".join(found[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _free_names(pictures: Sequence[Picture], taken: Sequence[str]) -> list[str]:
+    """Names as at fit; one that is there already gets its folder in front, or a number behind."""
+    used, names = set(taken), []
+    for picture, name in zip(pictures, picture_names(pictures), strict=True):
+        if isinstance(picture, (str, Path)) and name in used:
+            name = f"{Path(picture).absolute().parent.name}/{Path(picture).name}"
+        number, stem = 1, name
+        while name in used:
+            number += 1
+            name = f"{stem} ({number})"
+        used.add(name)
+        names.append(name)
+    return names
