@@ -71,7 +71,7 @@ def _module(runtime: Runtime, precision: str) -> Any:
             "OpenVINO's encoder; use --engine openvino, or fit again with --precision fp32"
         )
     with needed_for("engine", _to_install(name)):
-        return import_module(f"fapm.engines.opening.{name}")
+        return import_module(f"fapm.engines.{name}_engine")
 
 
 def _to_install(name: str) -> str:
