@@ -41,7 +41,7 @@ def test_both_edges_keep_what_is_asked_for(
     reduced, size = read_reduced(path, edge)
     assert size == whole.shape[:2]
     assert min(reduced.shape[:2]) >= min(edge, *size)
-    divisor = max(n for n in (1, 4, 8) if n == 1 or n * edge <= min(size))
+    divisor = max(n for n in (1, 2, 4, 8) if n == 1 or n * edge <= min(size))
     assert reduced.shape[:2] == tuple(-(-n // divisor) for n in size)
 
 
