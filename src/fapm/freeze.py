@@ -23,9 +23,12 @@ from fapm.encoders import Encoder
 from fapm.engines.onnx_writer import OPSET
 from fapm.errors import EncoderError, OutputError
 from fapm.fitted import FrozenEncoder, Precision
+from fapm.forks import Lock
 from fapm.imports import import_quietly, needed_for
 
 Frames = Sequence[NDArray[np.uint8]]
+
+_quantising = Lock()
 
 
 def freeze(
@@ -118,7 +121,8 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
         for node in exact.get_ordered_ops()
         if node.get_type_name() in ("Convolution", "GroupConvolution")
     ]
-    with redirect_stdout(io.StringIO()):  # its own progress bars
+    # Its own progress bars. Two threads that took stdout in turns would give it back in turns.
+    with _quantising.held(), redirect_stdout(io.StringIO()):
         quantised = nncf.quantize(
             exact,
             nncf.Dataset([frame[None] for frame in frames]),
