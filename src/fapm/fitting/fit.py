@@ -80,7 +80,7 @@ def fit(
     Raises
     ------
     ImageError
-        No picture could be read, or none shows anything.
+        No picture could be read.
     RoiError
         What is to be inspected cannot be read, or is nothing.
     ConfigError
@@ -197,7 +197,6 @@ def fit(
                 if skipped
                 else "no pictures to fit on"
             )
-        showing.refuse_nothing()
         remarks += showing.notes()
         frames = frames[::rows]
         kept = list(range(len(frames)))
