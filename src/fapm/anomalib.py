@@ -38,10 +38,10 @@ from fapm.encoder import network, weights
 from fapm.engines.base import Runtime
 from fapm.errors import ConfigError, NotFittedError
 from fapm.fitting import fit as fitting
-from fapm.frames.layout import require_plain
+from fapm.frames.layout import Axis
+from fapm.frames.preparation import require_command
 from fapm.graph.reference import Graph
-from fapm.pictures import codec
-from fapm.pictures.resize import prepare_mask
+from fapm.pictures.resize import Interpolation, resize_image, resize_mask
 from fapm.pictures.sources import picture_names
 
 _RUNTIME = Runtime(engine="torch")
@@ -87,11 +87,7 @@ class Fapm(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
         object.__setattr__(self, "config", Config.create(preset, **overrides))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.config: Config
-        require_plain(self.config, "anomalib")
-        if self.config.align != "none":
-            raise ConfigError("align: a graph in anomalib does not register frames; leave it out")
-        if self.config.light != "none":
-            raise ConfigError("light: a graph in anomalib takes frames as they are; leave it out")
+        require_command(self.config, "anomalib")
         self.model = Memory()
         self._pictures: list[tuple[str, NDArray[np.uint8]]] = []
 
@@ -231,10 +227,10 @@ class FrameResize(Resize):  # type: ignore[misc]
     of its own size, which it has been applied to already, it does nothing.
     """
 
-    def __init__(self, edge: int, interpolation: codec.Interpolation) -> None:
+    def __init__(self, edge: int, interpolation: Interpolation) -> None:
         super().__init__((edge, edge), InterpolationMode(interpolation))
         self.edge = edge
-        self.interpolated: codec.Interpolation = interpolation
+        self.interpolated: Interpolation = interpolation
 
     def forward(self, picture: Tensor, *mask: Tensor | None) -> Any:
         """A picture ``[..., 3, H, W]`` in 0 .. 1 and perhaps its mask ``[..., H, W]``."""
@@ -248,11 +244,11 @@ class FrameResize(Resize):  # type: ignore[misc]
     def _mask(self, mask: Tensor) -> Tensor:
         if mask.shape[-2:] == (self.edge, self.edge):
             return mask
-        return _each(mask, 2, lambda m: prepare_mask(m != 0, self.edge, None)).to(mask.dtype)
+        return _each(mask, 2, lambda m: resize_mask(m != 0, self.edge, self.edge)).to(mask.dtype)
 
     def _resize(self, planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         picture = np.ascontiguousarray(planes.transpose(1, 2, 0))
-        return np.moveaxis(codec.prepare(picture, self.edge, None, self.interpolated), 2, 0)
+        return np.moveaxis(resize_image(picture, self.edge, self.edge, self.interpolated), 2, 0)
 
 
 class CentreCrop(Transform):  # type: ignore[misc]
@@ -260,7 +256,7 @@ class CentreCrop(Transform):  # type: ignore[misc]
 
     def __init__(self, resize: int, crop: int) -> None:
         super().__init__()
-        self.window = codec.crop_window(resize, crop)
+        self.window = Axis.whole(crop, resize).window
 
     def forward(self, picture: Tensor, *mask: Tensor | None) -> Any:
         """As :meth:`FrameResize.forward`."""
@@ -273,7 +269,7 @@ class CentreCrop(Transform):  # type: ignore[misc]
 class FramePreProcessor(PreProcessor):  # type: ignore[misc]
     """anomalib's pre-processor with FAPM's transforms, which are made anew from the config."""
 
-    def __init__(self, config: Config, interpolation: codec.Interpolation) -> None:
+    def __init__(self, config: Config, interpolation: Interpolation) -> None:
         steps: list[Transform] = [FrameResize(config.resize, interpolation)]
         if config.crop is not None:
             steps.append(CentreCrop(config.resize, config.crop))

@@ -19,17 +19,15 @@ from fapm.datasets.training import training_pictures
 from fapm.engines.base import Engine, Runtime
 from fapm.engines.opening import require_precision
 from fapm.errors import ConfigError, ImageError, NotFittedError
-from fapm.frames.align import Aligner
-from fapm.frames.layout import layout_of
-from fapm.frames.preparation import Failure, summary
-from fapm.frames.roi import Region, drawn_roi
+from fapm.frames.preparation import Failure, layout_for, summary
+from fapm.frames.roi import Region, Regions, drawn_roi
 from fapm.inspection.drift import DriftMonitor
 from fapm.inspection.prediction import Prediction
 from fapm.inspection.snapshot import Snapshot
 from fapm.inspection.stream import Stages, judge_pictures
 from fapm.pictures import codec
-from fapm.pictures.sources import Picture, picture_size
-from fapm.progress import Progress
+from fapm.pictures.sources import Picture
+from fapm.progress import Listener, Progress, silent, unheard
 from fapm.system.forks import Lock
 from fapm.system.imports import needed_for
 from fapm.updating import forget as forgetting
@@ -90,11 +88,6 @@ class Detector:
         return self.snapshot().engine
 
     @property
-    def aligner_(self) -> Aligner | None:
-        """What registers frames; None where they are taken as they come."""
-        return self.snapshot().aligner
-
-    @property
     def notes_(self) -> list[str]:
         """What this fit cannot promise, what it chose and left out; one sentence each."""
         fitted = self.fitted_
@@ -110,8 +103,8 @@ class Detector:
         *,
         roi: Region | None = None,
         ignore: Region | None = None,
-        progress: Progress = lambda stage, done, total: None,
-        remark: Callable[[str], None] = lambda text: None,
+        progress: Progress = silent,
+        remark: Callable[[str], None] = unheard,
     ) -> Detector:
         """Learn what good parts look like.
 
@@ -157,19 +150,16 @@ class Detector:
             from fapm.encoder import weights
             from fapm.fitting import fit as fitting
         with self._learning.held():
-            size = picture_size(pictures) if self.config.follows_pictures else None
-            layout = layout_of(self.config, size)
+            layout = layout_for(self.config, pictures)
             fitted = fitting.fit(
                 pictures,
                 self.config,
                 weights.create_encoder(self.config, layout.tile_shape),
                 self.runtime,
                 layout=layout,
-                roi=roi,
-                ignore=ignore,
+                regions=Regions(roi, ignore),
                 max_pixels=self.max_pixels,
-                progress=progress,
-                remark=remark,
+                listener=Listener(progress, remark),
             )
             fitted = replace(fitted, remarks=taken.lines + fitted.remarks)
             self._snapshot = Snapshot(fitted, self.runtime)
@@ -194,7 +184,7 @@ class Detector:
             A mask picture cannot be read.
         """
         fitted = self.fitted_
-        drawn = drawn_roi(roi, ignore, fitted.config, fitted.layout)
+        drawn = drawn_roi(roi, ignore, fitted.layout)
         less = restrict(fitted, drawn) if drawn else fitted
         return Detector.of(less, runtime=self.runtime, max_pixels=self.max_pixels)
 
@@ -203,7 +193,7 @@ class Detector:
         source: object,
         *,
         when: str | None = None,
-        progress: Progress = lambda stage, done, total: None,
+        progress: Progress = silent,
     ) -> Detector:
         """Learn more good parts, without the pictures of the fit; see :mod:`fapm.updating.update`.
 
@@ -435,7 +425,7 @@ def fit(
     roi: Region | None = None,
     ignore: Region | None = None,
     runtime: Runtime | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
     **overrides: Any,
 ) -> Detector:
     """Learn what good parts look like: ``fapm.fit("parts/good")``.

@@ -40,7 +40,7 @@ Contents = tuple[dict[str, Any], dict[str, bytes]]
 # By format: what turns the contents of that format into those of the next one.
 Upgrades = Mapping[int, Callable[[Contents], Contents]]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MAX_BYTES = 2**32 - 1  # the reach of a plain ZIP; its 64-bit extension is not needed
 MAX_MANIFEST_BYTES = 64 * 2**20
 MAX_PARTS = 60_000  # a plain ZIP counts its entries in 16 bits

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fapm.compare.on_encoder import Judged, read_frames
+from fapm.compare.on_encoder import Judged, learn_preparation, read_frames
 from fapm.compare.setting import Setting
 from fapm.encoder.network import Encoder
 from fapm.encoder.weights import create_encoder
-from fapm.errors import EncoderError
-from fapm.pictures.codec import Interpolation
+from fapm.errors import ConfigError, EncoderError
+from fapm.frames.preparation import Preparation
 from fapm.system.parallel import batched
 
 _BATCH = 32
@@ -49,7 +49,12 @@ class _OnAnomalib:
     note = "anomalib, fp32 on torch"
 
     def __init__(self, setting: Setting) -> None:
+        if setting.config.follows_pictures:
+            raise ConfigError(
+                "tile, keep_aspect: anomalib's models take square frames; leave it out"
+            )
         self._setting = setting
+        self._preparation: Preparation | None = None
         self._encoder = create_encoder(setting.config)
         torch.manual_seed(setting.config.seed)
         self._model = self._build(
@@ -66,7 +71,8 @@ class _OnAnomalib:
         EncoderError
             anomalib cannot be given our encoder.
         """
-        frames = read_frames(pictures, self._setting, self.interpolation)
+        self._preparation = learn_preparation(pictures, self._setting).preparation
+        frames = read_frames(pictures, self._setting, self.preparation)
         batches = [self._normalise(batch) for batch in batched(frames, _BATCH)]
         _adopt(self._encoder, self._extractor(), batches[0][:1])
         self._learn(batches)
@@ -79,9 +85,10 @@ class _OnAnomalib:
         return Judged(judged.pred_score.flatten().numpy(), judged.anomaly_map[:, 0].numpy())
 
     @property
-    def interpolation(self) -> Interpolation:
-        """The encoder's own."""
-        return self._encoder.spec.interpolation
+    def preparation(self) -> Preparation:
+        """The same as FAPM's, learned from the good pictures."""
+        assert self._preparation is not None  # after fit
+        return self._preparation
 
     @property
     def memory_bytes(self) -> int:

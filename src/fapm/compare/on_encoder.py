@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fapm.compare.setting import Setting
-from fapm.encoder.freeze import freeze
 from fapm.encoder.weights import create_encoder
+from fapm.engines.base import EncoderRunner
 from fapm.engines.opening import open_encoder
 from fapm.errors import ConfigError
-from fapm.frames.preparation import Frame, read_frame
-from fapm.memory import geometry
-from fapm.pictures.codec import Interpolation
+from fapm.fitting.preparing import Prepared, prepare
+from fapm.frames.preparation import Frame, Preparation, layout_for
+from fapm.frames.roi import EVERYTHING
+from fapm.memory.patches import side_by_side
 from fapm.system.parallel import batched, ordered_map
 from fapm.training.features import BATCH
 
@@ -45,8 +46,8 @@ class Method(Protocol):
     note: str
 
     @property
-    def interpolation(self) -> Interpolation:
-        """How pictures are resized before they are scored; known after fit."""
+    def preparation(self) -> Preparation:
+        """How pictures become frames before they are scored; known after fit."""
 
     def fit(self, pictures: Sequence[Path]) -> None:
         """Learn from good pictures, everything from the files on included."""
@@ -84,11 +85,10 @@ class OnEncoder:
     def __init__(self, method: FeatureMethod, setting: Setting) -> None:
         self._method = method
         self._setting = setting
-        encoder = create_encoder(setting.config)
-        self._interpolation = encoder.spec.interpolation
         self.note = method.note
-        self._matrices: dict[int, Tensor] = {}  # by the number of cells
-        self._runner = open_encoder(freeze(encoder, "fp32"), setting.runtime)
+        self._prepared: Prepared | None = None
+        self._runner: EncoderRunner | None = None
+        self._matrices: dict[tuple[int, int], list[Tensor]] = {}  # by the number of cells
 
     def fit(self, pictures: Sequence[Path]) -> None:
         """Learn from good pictures.
@@ -98,7 +98,9 @@ class OnEncoder:
         ConfigError
             The features of so many pictures take too much memory.
         """
-        frames = read_frames(pictures, self._setting, self._interpolation)
+        self._prepared = learn_preparation(pictures, self._setting)
+        self._runner = open_encoder(self._prepared.encoder, self._setting.runtime)
+        frames = read_frames(pictures, self._setting, self.preparation)
         self._method.fit((self._features(batch) for batch in batched(frames, BATCH)), len(pictures))
 
     @torch.inference_mode()
@@ -108,9 +110,10 @@ class OnEncoder:
         return Judged(scores.numpy(), self._smooth(cells).numpy())
 
     @property
-    def interpolation(self) -> Interpolation:
-        """The encoder's own."""
-        return self._interpolation
+    def preparation(self) -> Preparation:
+        """The same as FAPM's, learned from the good pictures."""
+        assert self._prepared is not None  # after fit
+        return self._prepared.preparation
 
     @property
     def memory_bytes(self) -> int:
@@ -118,25 +121,44 @@ class OnEncoder:
         return sum(tensor.nbytes for tensor in self._method.state())
 
     def _features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
-        return [torch.from_numpy(layer) for layer in self._runner.features(frames)]
+        assert self._runner is not None  # after fit
+        layout = self.preparation.layout
+        tiles = [tile for frame in frames for tile in layout.cut(frame)]
+        layers = map(torch.from_numpy, self._runner.features(tiles))
+        return [side_by_side(layer, layout.tiling) for layer in layers]
 
     def _smooth(self, cells: Tensor) -> Tensor:
-        for count in cells.shape[1:]:
-            if count not in self._matrices:
-                config = self._setting.config
-                matrix = geometry.smoothing_matrix(count, config.input_size, config.map_sigma)
-                self._matrices[count] = torch.from_numpy(matrix).float()
-        rows, columns = (self._matrices[count] for count in cells.shape[1:])
+        height, width = cells.shape[1:]
+        if (height, width) not in self._matrices:
+            sigma = self._setting.config.map_sigma
+            both = self.preparation.layout.smoothing((height, width), sigma)
+            self._matrices[height, width] = [torch.from_numpy(m).float() for m in both]
+        rows, columns = self._matrices[height, width]
         return rows @ cells @ columns.T
 
 
+def learn_preparation(pictures: Sequence[Path], setting: Setting) -> Prepared:
+    """How good pictures become frames, as FAPM learns it; and the encoder in fp32."""
+    config = setting.config.model_copy(update={"precision": "fp32"})
+    layout = layout_for(config, pictures)
+    return prepare(
+        pictures,
+        config,
+        create_encoder(config, layout.tile_shape),
+        setting.runtime,
+        layout=layout,
+        regions=EVERYTHING,
+        max_pixels=setting.max_pixels,
+    )
+
+
 def read_frames(
-    pictures: Sequence[Path], setting: Setting, interpolation: Interpolation
+    pictures: Sequence[Path], setting: Setting, preparation: Preparation
 ) -> Iterator[NDArray[np.uint8]]:
     """The frames of pictures, RGB uint8 ``[S, S, 3]``, without those that cannot be read."""
 
     def read(picture: Path) -> object:
-        return read_frame(picture, setting.config, interpolation, max_pixels=setting.max_pixels)
+        return preparation.read(picture, max_pixels=setting.max_pixels)
 
     return (frame.pixels for frame in ordered_map(read, pictures) if isinstance(frame, Frame))
 

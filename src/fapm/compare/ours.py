@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fapm.compare.on_encoder import Judged
 from fapm.compare.setting import Setting
 from fapm.detector import Detector
-from fapm.pictures.codec import Interpolation
+from fapm.frames.preparation import Preparation
 
 
 class Ours:
@@ -33,9 +33,9 @@ class Ours:
         return Judged(scored.scores, scored.maps)
 
     @property
-    def interpolation(self) -> Interpolation:
-        """The encoder's own."""
-        return self._detector.fitted_.encoder.spec.interpolation
+    def preparation(self) -> Preparation:
+        """The detector's own."""
+        return self._detector.fitted_.preparation
 
     @property
     def memory_bytes(self) -> int:

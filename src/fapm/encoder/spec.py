@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from fapm.config import Config
 from fapm.frames.layout import Layout
-from fapm.pictures.codec import Interpolation
+from fapm.pictures.resize import Interpolation
 from fapm.plain import require, size, texts
 
 OPSET = 17

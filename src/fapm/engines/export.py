@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from fapm import rules
 from fapm.bundle.fitted import Fitted
 from fapm.detector import Detector
 from fapm.engines import openvino_engine as openvino
@@ -69,16 +70,8 @@ def export(
             f"precision: a bundle fitted with {fitted.encoder.precision} cannot be exported to "
             f"{kind}; fit again with --precision {'fp32' if kind == 'onnx' else 'fp32 or int8'}"
         )
-    if fitted.alignment is not None:
-        raise EngineError(
-            "align: other programs would have to register each frame first; fit again with "
-            "--align none"
-        )
-    if fitted.light is not None:
-        raise EngineError(
-            "light: other programs would have to make each frame as bright first; fit again with "
-            "--light none"
-        )
+    for line in rules.refused("export", (), [stage.name for stage in fitted.preparation.stages]):
+        raise EngineError(f"{line} and fit again")
     make_directory(folder)
     expected = now.engine.run(frames).scores
     try:
@@ -103,14 +96,14 @@ def export(
 
 def describe(fitted: Fitted) -> dict[str, Any]:
     """What a program needs besides the graph, to make frames and to judge scores."""
-    config, levels = fitted.config, fitted.calibration
-    height, width = fitted.layout.shape
+    config, layout, levels = fitted.config, fitted.layout, fitted.calibration
+    height, width = layout.shape
     drawn = None if fitted.roi is None else fitted.roi.drawn_on
     return {
         "input": f"frame: uint8 [1, {height}, {width}, 3], RGB",
         "batch": 1,  # a graph reshaped to more frames still says what it says of one
-        "picture": fitted.layout.picture or drawn,  # the shape that pictures must have, or None
-        "resize": [height, width] if config.follows_pictures else config.resize,
+        "picture": layout.picture or drawn,  # the shape that pictures must have, or None
+        "resize": list(layout.canvas),
         "crop": config.crop,
         "interpolation": fitted.encoder.spec.interpolation,
         "outputs": list(OUTPUTS),

@@ -73,6 +73,7 @@ def find_outliers(
     grid: Grid,
     radius: int,
     coarse_upsampling: str,
+    inside: Sequence[NDArray[np.bool_] | None] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outliers:
     """Score every picture against the others, without a coreset.
@@ -82,11 +83,14 @@ def find_outliers(
     Parameters
     ----------
     vectors
-        returns the vectors of a layer's patch in all pictures, float32 ``[N * V, C]``.
+        returns the vectors of a layer's patch in all pictures, float32 ``[N * V, C]``: those of
+        its ``V`` cells that are inspected. It is not called for a patch without any.
     sizes
         height and width of each layer's feature map, in cells.
     grid, radius, coarse_upsampling
         as in :class:`fapm.Config`.
+    inside
+        per layer bool ``[H * W]``, the cells that are inspected; default: all.
     progress
         called with patches done and their number.
     """
@@ -95,31 +99,39 @@ def find_outliers(
     if pictures > _REFERENCES:
         references = np.linspace(0, pictures - 1, _REFERENCES).round().astype(np.int64)
     layers = []
+    inside = inside or [None] * len(sizes)
     for layer, (height, width) in enumerate(sizes):
-        cells = cells_by_patch(height, width, grid)
+        cells = cells_by_patch(height, width, grid, inside[layer])
         known = min(_KNOWN, len(references))
-        distances = torch.empty(pictures, height * width, known)
-        others = torch.empty(pictures, height * width, known, dtype=torch.int16)
+        distances = torch.zeros(pictures, height * width, known)
+        others = torch.zeros(pictures, height * width, known, dtype=torch.int16)
         around = neighbour_patches(*patch_grid(height, width, grid), radius)
-        for patch, searched in enumerate(around):
+        for patch, near in enumerate(around):
+            progress(layer * len(around) + patch + 1, len(sizes) * len(around))
+            searched = [p for p in near if len(cells[p])]
+            if patch not in searched:
+                continue
             by_picture = [vectors(layer, p).view(pictures, len(cells[p]), -1) for p in searched]
             own = by_picture[searched.index(patch)]
             compared = torch.cat(by_picture, dim=1)[references]
             distances[:, cells[patch]], others[:, cells[patch]] = nearest_pictures(
                 own, compared, references, known
             )
-            progress(layer * len(around) + patch + 1, len(sizes) * len(around))
         index = upsample_index((height, width), onto, coarse_upsampling)
-        layers.append((distances, others, index))
+        inspected = torch.from_numpy(np.concatenate(cells))
+        layers.append((distances, others, index, inspected))
+    shown = layers[sizes.index(onto)][3]
+    hidden = np.setdiff1d(np.arange(onto[0] * onto[1]), shown)
 
     outlying = np.zeros(pictures, np.bool_)
     for _ in range(_ROUNDS):
         unified = torch.zeros(pictures, onto[0] * onto[1])
-        for distances, others, index in layers:
+        for distances, others, index, inspected in layers:
             counts = torch.from_numpy(~outlying[references])[others.int()] & distances.isfinite()
             mean = first_mean(distances, counts, NEAREST)
-            unified += mean[:, index] / (float(mean.median()) or 1.0)
-        worst = unified.topk(min(WORST, unified.shape[1]), dim=1).values.mean(dim=1)
+            unified += mean[:, index] / (float(mean[:, inspected].median()) or 1.0)
+        unified[:, hidden] = 0
+        worst = unified[:, shown].topk(min(WORST, len(shown)), dim=1).values.mean(dim=1)
         scores = worst.double().numpy()
         found = Outliers(
             scores, unified.view(pictures, *onto).numpy(), tail_level(scores, STAND_OUT)
@@ -208,7 +220,12 @@ def tail_level(scores: NDArray[np.float64], share: float) -> float:
 FEWEST = 8
 
 
-def compare_pictures(spool: Spool | Rows, config: Config, progress: Progress) -> Outliers:
+def compare_pictures(
+    spool: Spool | Rows,
+    config: Config,
+    inside: Sequence[NDArray[np.bool_] | None],
+    progress: Progress,
+) -> Outliers:
     """:func:`find_outliers` of the pictures in a spool."""
     return find_outliers(
         spool.patch_vectors,
@@ -217,5 +234,6 @@ def compare_pictures(spool: Spool | Rows, config: Config, progress: Progress) ->
         grid=spool.grid,
         radius=config.radius,
         coarse_upsampling=config.coarse_upsampling,
+        inside=inside,
         progress=lambda done, total: progress("compare", done, total),
     )

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm.bundle.calibration import Verdict
+from fapm.frames.layout import Layout
 from fapm.inspection.regions import Region, Samples, connected_regions, sampled
-from fapm.pictures.codec import crop_window, restore_map
 
 
 class Box(NamedTuple):
@@ -70,6 +70,8 @@ class Prediction:
         anomaly map of the frame, float32 ``[h, w]``.
     height, width
         of the picture, in pixels.
+    layout
+        of the frame: its size, its crop and its tiles.
     comparison
         what the worst cell was compared with.
     roi
@@ -88,8 +90,7 @@ class Prediction:
     frame_map: NDArray[np.float32]
     height: int
     width: int
-    resize: int
-    crop: int | None
+    layout: Layout
     comparison: Comparison
     roi: NDArray[np.bool_] | None = None
     reason: str | None = None
@@ -100,7 +101,7 @@ class Prediction:
         if self.roi is None:
             return None
         roi = self.roi.astype(np.float32)
-        restored = restore_map(roi, self.height, self.width, self.resize, self.crop)
+        restored = self.layout.restore(roi, (self.height, self.width))
         return np.asarray(restored >= 0.5)
 
     @property
@@ -110,7 +111,7 @@ class Prediction:
         0 outside a centre crop, where the encoder saw nothing, and outside the region of interest.
         Made anew at each access: thousands of predictions of large pictures can be kept.
         """
-        restored = restore_map(self.frame_map, self.height, self.width, self.resize, self.crop)
+        restored = self.layout.restore(self.frame_map, (self.height, self.width))
         inspected = self.inspected
         if inspected is not None:
             restored[~inspected] = 0
@@ -126,10 +127,9 @@ class Prediction:
         above = self.frame_map > self.map_threshold
         if not above.any():
             return ()
-        margin = crop_window(self.resize, self.crop).start
         rows, columns = (
-            Samples.of(pixels, shown, margin, shown if self.crop is None else self.resize)
-            for pixels, shown in zip((self.height, self.width), self.frame_map.shape, strict=True)
+            Samples.of(pixels, axis.shown, axis.on_map(axis.window.start), axis.on_map(axis.canvas))
+            for pixels, axis in ((self.height, self.layout.rows), (self.width, self.layout.columns))
         )
         # Pixels that touch in the picture lie so few pixels of the map apart that the pieces which
         # they come from touch too, once these have grown by `reach`.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fapm.frames.preparation import Failure, Frame, read_frame
+from fapm.frames.preparation import Failure, Frame
 from fapm.inspection.drift import DriftMonitor
 from fapm.inspection.judging import judge
 from fapm.inspection.prediction import Prediction
@@ -50,21 +50,15 @@ def judge_pictures(
     now
         judges all of them, whatever the detector learns meanwhile.
     """
-    fitted, aligner, engine = now.fitted, now.aligner, now.engine
+    fitted, engine = now.fitted, now.engine
 
     def read(numbered: tuple[int, Picture]) -> Frame | Failure:
         number, picture = numbered
         with native_code.inside():
-            return read_frame(
+            return fitted.preparation.read(
                 picture,
-                fitted.config,
-                fitted.encoder.spec.interpolation,
                 max_pixels=max_pixels,
-                layout=fitted.layout,
                 name=f"array {number}",
-                roi=fitted.roi,
-                light=fitted.light,
-                aligner=aligner,
                 with_look=drift is not None,
             )
 

@@ -23,45 +23,7 @@ from PIL import Image
 
 from fapm.errors import ImageError
 from fapm.pictures import decoding
-from fapm.pictures.resize import (
-    Interpolation,
-    crop_window,
-    prepare,
-    prepare_mask,
-    resize_image,
-    resize_mask,
-    restore_map,
-    rotate,
-)
 from fapm.pictures.rgb import Rgb, grey_to_rgb, over_black, to_rgb
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "MAX_PIXELS",
-    "Decoded",
-    "Interpolation",
-    "Picture",
-    "as_image",
-    "crop_window",
-    "encode_jpeg",
-    "encode_png",
-    "is_path",
-    "is_picture",
-    "lasting",
-    "name_of",
-    "prepare",
-    "prepare_mask",
-    "read",
-    "read_image",
-    "read_levels",
-    "read_reduced",
-    "read_size",
-    "resize_image",
-    "resize_mask",
-    "restore_map",
-    "rotate",
-    "several",
-]
 
 MAX_PIXELS = 200_000_000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -84,6 +46,12 @@ class Decoded:
     width: int
     alpha_ignored: bool = False
     brightest: int | None = None
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Height and width of the whole picture, in those of ``pixels``, which may be reduced."""
+        factor = max(1, round(self.height / len(self.pixels)))
+        return self.height / factor, self.width / factor
 
 
 def is_path(picture: object) -> bool:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from fapm.fitting.audit import Audit
 from fapm.inspection.prediction import Box
 from fapm.pictures import codec
@@ -89,12 +87,5 @@ def _item(audit: Audit, number: int, picture: Picture, max_pixels: int) -> Repor
 def _box(audit: Audit, number: int) -> Box:
     """Where the most unusual cell of a picture lies, in shares of the picture's edges."""
     cells = audit.found.cells[number]
-    row, column = np.unravel_index(cells.argmax(), cells.shape)
-    height, width = cells.shape
-    margin, seen = audit.config.seen
-    return Box(
-        margin + seen * float(column) / width,
-        margin + seen * float(row) / height,
-        seen / width,
-        seen / height,
-    )
+    shape = (cells.shape[0], cells.shape[1])
+    return Box(*audit.preparation.place(int(cells.argmax()), shape, audit.frames[number].traces))

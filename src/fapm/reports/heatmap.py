@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fapm.inspection.prediction import Box
-from fapm.pictures.codec import resize_image
+from fapm.pictures.resize import resize_image
 
 THUMBNAIL_EDGE = 256
 SATURATION = 2.0  # times the threshold: the colour no longer changes

@@ -112,8 +112,7 @@ def _readable(
 ) -> tuple[list[Picture], list[NDArray[np.uint8]]]:
     return readable_frames(
         files,
-        detector.config,
-        detector.fitted_.encoder.spec.interpolation,
+        detector.fitted_.preparation,
         count=_FRAMES,
         max_pixels=detector.max_pixels,
     )

@@ -21,7 +21,8 @@ from fapm.encoder.weights import create_encoder
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder
 from fapm.errors import DatasetError, ImageError
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.layout import layout_of
+from fapm.frames.preparation import Frame, Preparation
 from fapm.measure.evaluate import evaluate
 from fapm.measure.timing import take_turns
 from fapm.memory.coreset import GreedyCoreset
@@ -218,12 +219,8 @@ def clusters(
     encoder = create_encoder(config)
     runner = open_encoder(freeze(encoder, "fp32"), runtime)
     good = data.good
-    read = partial(
-        read_frame,
-        config=config,
-        interpolation=encoder.spec.interpolation,
-        max_pixels=max_pixels,
-    )
+    preparation = Preparation(layout_of(config), encoder.spec.interpolation)
+    read = partial(preparation.read, max_pixels=max_pixels)
     with Spool(len(good), config.grid) as spool, torch.inference_mode():
         for number, frame in enumerate(ordered_map(read, good)):
             progress("encode", number + 1, len(good))

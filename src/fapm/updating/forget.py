@@ -72,10 +72,7 @@ def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
             _shifted(i, position): jpeg for i, jpeg in fitted.thumbnails.items() if i != position
         },
         history=(*fitted.history, change),
-        alignment=fitted.alignment
-        and replace(
-            fitted.alignment, matrices=np.delete(fitted.alignment.matrices, position, axis=0)
-        ),
+        places=None if fitted.places is None else np.delete(fitted.places, position, axis=0),
     )
 
 

@@ -35,11 +35,9 @@ def export_command(
     else:
         frames = readable_frames(
             list_images(pictures),
-            detector.config,
-            detector.fitted_.encoder.spec.interpolation,
+            detector.fitted_.preparation,
             count=PROOF,
             max_pixels=max_pixels,
-            layout=detector.fitted_.layout,
         )[1]
     difference = export(detector, to, folder, frames)
     print_line(
