@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -19,29 +18,8 @@ from fapm.bundle.archive import read_archive, write_archive
 from fapm.bundle.file import save
 from fapm.engines.base import Runtime
 from fapm.errors import BundleError, EngineError
+from forgery import Forgery
 from stripes import COUNT, good
-
-# Hostile bundles: every checksum is right, and what they say is wrong. Each must be refused when it
-# is loaded, in one line, and not crash or call defects good later.
-
-
-class Forgery:
-    """The honest bundle, taken apart."""
-
-    def __init__(self, path: Path) -> None:
-        self.manifest, self.parts = read_archive(path)
-        self.memory = safetensors.torch.load(self.parts["memory.safetensors"])
-        self.weights = safetensors.torch.load(self.parts["encoder.safetensors"])
-
-    def write(self, path: Path) -> None:
-        parts = {
-            **self.parts,
-            "memory.safetensors": safetensors.torch.save(
-                {name: tensor.contiguous() for name, tensor in self.memory.items()}
-            ),
-            "encoder.safetensors": safetensors.torch.save(self.weights),
-        }
-        write_archive(path, self.manifest, parts)
 
 
 def refuse(forgery: Forgery, path: Path) -> None:

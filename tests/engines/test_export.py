@@ -293,8 +293,28 @@ def test_what_goes_along_says_how_to_judge(bundle: Path, run: Command, tmp_path:
     about = json.loads((tmp_path / "detector.json").read_text())
     held = fapm.load(bundle)
     assert about["threshold"] == held.threshold_
+    assert (about["batch"], about["runtime"]) == (1, "ONNX Runtime 1.17 or newer")
     assert (about["resize"], about["crop"], about["interpolation"]) == (64, None, "bicubic")
     assert (about["batch"], about["picture"]) == (1, None)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_old_openvino_reads_what_is_exported(precision: str, tmp_path: Path) -> None:
+    """Nothing newer than opset 15, which OpenVINO 2024.6 has: `make lowest` tries it there."""
+    held = fitted(good_pictures(4), precision=precision)
+    export.export(held, "openvino", tmp_path, export.sample_frames(held))
+    graph = (tmp_path / "model.xml").read_text()
+    assert 'type="Identity"' not in graph
+    assert max(map(int, re.findall(r'version="opset(\d+)"', graph))) <= 15
+    about = json.loads((tmp_path / "detector.json").read_text())
+    assert (about["batch"], about["runtime"]) == (1, "OpenVINO 2024.6 or newer")
+
+
+def test_newer_operations_name_the_runtime_that_wrote_them(tmp_path: Path) -> None:
+    graph = tmp_path / "model.xml"
+    graph.write_text('<layer version="opset1"/><layer version="opset16"/>')
+    least = export._least_runtime(graph)
+    assert least == f"OpenVINO {openvino.__version__.split('-')[0]} or newer"
 
 
 def test_int8_goes_to_openvino_and_not_to_onnx(

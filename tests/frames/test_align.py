@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_hostile_bundles import Forgery
 
 import fapm
 import parts
@@ -26,6 +25,7 @@ from fapm.bundle.archive import read_archive
 from fapm.errors import BundleError
 from fapm.fitting.alignment import learn
 from fapm.frames.align import Aligner, Registration, Template, moved_box, restore
+from forgery import Forgery
 
 EDGE = 96
 MARGIN = 32  # of the scene around a frame: what comes into view is real

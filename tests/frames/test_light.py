@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_hostile_bundles import Forgery
 
 import fapm
 import parts
@@ -27,6 +26,7 @@ from fapm.errors import BundleError
 from fapm.frames.light import MOST, Light, learn, quantile, relit
 from fapm.frames.preparation import Frame, read_frame
 from fapm.inspection.drift import DriftMonitor
+from forgery import Forgery
 
 Picture = NDArray[np.uint8]
 

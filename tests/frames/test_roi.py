@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -29,20 +28,16 @@ from fapm.bundle.fitted import Fitted
 from fapm.config import Config
 from fapm.encoder.weights import create_encoder
 from fapm.engines.base import Runtime
-from fapm.engines.opening import open_encoder, open_engine
 from fapm.errors import BundleError, RoiError
 from fapm.fitting import fit as fitting
 from fapm.fitting.foreground import foreground
 from fapm.frames.roi import drawn_roi
-from fapm.graph.reference import aggregate
 from fapm.graph.search import write_search
 from fapm.memory.geometry import inside_cells, map_weights, smoothing_matrix
-from fapm.pictures.resize import prepare
 from fapm.training import spool
+from regions import ENGINES, Mask, asked, check_engines, frames_of, judge, square
 from stripes import COUNT, bundle_bytes, defective, good, good_pictures
 
-Mask = NDArray[np.bool_]
-ENGINES = ("torch", "openvino", "onnxruntime")
 CONFIG = Config.create(resize=64)
 
 
@@ -51,12 +46,6 @@ def blob(edge: int = 64) -> Mask:
     mask = np.zeros((edge, edge), np.bool_)
     mask[edge // 6 : edge // 2, edge // 3 :] = True
     mask[edge // 2 :, edge * 5 // 8 : edge * 7 // 8] = True
-    return mask
-
-
-def square(edge: int, rows: slice, columns: slice) -> Mask:
-    mask = np.zeros((edge, edge), np.bool_)
-    mask[rows, columns] = True
     return mask
 
 
@@ -88,19 +77,6 @@ def case(request: pytest.FixtureRequest) -> tuple[Config, Fitted, Fitted]:
     return config, fitted, whole.restrict(blob(96)).fitted_
 
 
-def asked(fitted: Fitted, pictures: list[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
-    """Aggregated features, per layer ``[B, C, H, W]``."""
-    runner = open_encoder(fitted.encoder, Runtime())
-    features = runner.features(frames_of(fitted, pictures))
-    layers = aggregate([torch.from_numpy(f) for f in features], fitted.config)
-    return [layer.numpy().astype(np.float64) for layer in layers]
-
-
-def frames_of(fitted: Fitted, pictures: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    config, how = fitted.config, fitted.encoder.spec.interpolation
-    return [prepare(p, config.resize, config.crop, how) for p in pictures]
-
-
 def memories(config: Config, fitted: Fitted, normal: list[Any]) -> list[reference.Memory]:
     inside = fitted.frame_roi
     assert inside is not None
@@ -120,23 +96,6 @@ def memories(config: Config, fitted: Fitted, normal: list[Any]) -> list[referenc
             for layer, mask in zip(normal, masks, strict=True)
         ]
     return [reference.of_bank(bank, mask) for bank, mask in zip(fitted.banks, masks, strict=True)]
-
-
-def judge(
-    config: Config, roi: Mask, held: list[reference.Memory], layers: list[Any], **how: Any
-) -> reference.Judged:
-    return reference.judge(
-        layers,
-        held,
-        count=config.neighbours,
-        size=config.input_size,
-        sigma=config.sigma * config.input_size / 224,
-        score_sigma=config.score_sigma,
-        radius=config.radius,
-        upsampling=config.coarse_upsampling,
-        roi=roi,
-        **how,
-    )
 
 
 def test_the_paper_with_a_mask(case: tuple[Config, Fitted, Fitted]) -> None:
@@ -177,19 +136,6 @@ def test_the_whole_memory_with_a_mask(case: tuple[Config, Fitted, Fitted]) -> No
     pictures = [good(70, 96, 96), defective(71, 96, 96)]
     judged = judge(config, roi, held, asked(fitted, pictures))
     check_engines(fitted, frames_of(fitted, pictures), judged, roi)
-
-
-def check_engines(
-    fitted: Fitted, frames: list[NDArray[np.uint8]], judged: reference.Judged, roi: Mask
-) -> None:
-    for engine in ENGINES:
-        said = open_engine(fitted, Runtime(engine=engine)).run(frames)  # type: ignore[arg-type]
-        np.testing.assert_allclose(said.scores, judged.scores, rtol=1e-3)
-        np.testing.assert_array_equal(said.cells, judged.cells)
-        np.testing.assert_allclose(said.maps, judged.maps, atol=1e-3 * judged.maps.max())
-        assert (said.maps[:, ~roi] == 0).all()
-        for layer, bank in enumerate(fitted.banks):
-            assert (said.keys[:, layer] < len(bank.keys)).all()
 
 
 # Cells and weights

@@ -13,6 +13,7 @@ from PIL import Image
 from fapm import Detector
 from fapm.errors import ImageError
 from fapm.pictures.codec import prepare, read_image, read_reduced, resize_image
+from fapm.pictures.resize import whole_factor
 from stripes import DEFECT, defective, good
 
 ORIENTATION = 0x0112
@@ -41,8 +42,18 @@ def test_both_edges_keep_what_is_asked_for(
     reduced, size = read_reduced(path, edge)
     assert size == whole.shape[:2]
     assert min(reduced.shape[:2]) >= min(edge, *size)
-    divisor = max(n for n in (1, 4, 8) if n == 1 or n * edge <= min(size))
+    divisor = max(n for n in (1, 2, 4, 8) if n == 1 or n * edge <= min(size))
+    if divisor == 1 and whole_factor(size, (edge, edge)) == 2:  # an edge that is rounded up
+        divisor = 2
     assert reduced.shape[:2] == tuple(-(-n // divisor) for n in size)
+
+
+@given(st.integers(1, 5000), st.integers(1, 600), st.sampled_from([1, 2, 4, 8]))
+def test_averaging_in_two_steps_is_averaging_in_one(have: int, want: int, first: int) -> None:
+    factor = whole_factor((have, have), (want, want))
+    if first <= factor:
+        left = -(-have // first)
+        assert first * whole_factor((left, left), (want, want)) == factor
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".bmp"])

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import fapm
@@ -27,35 +26,8 @@ from fapm.training.banks import layer_budgets
 from fapm.updating.extend import extend_bank
 from fapm.updating.forget import find_picture, key_total
 from fapm.updating.probe import probe_scores, score_factors
+from growing import CHANNELS, EDGE, GRID, SEEDS, made, odd
 from stripes import COUNT, bundle_bytes, defective, fitted, good, good_pictures
-
-EDGE, GRID, CHANNELS = 4, 2, 5  # 4 patches of 4 cells
-SEEDS = st.integers(0, 2**32 - 1)
-
-
-def bank_of(pictures: NDArray[np.float32], keys: int) -> MemoryBank:
-    """The first ``keys`` vectors of each patch of ``pictures [N, V, C]`` by patch."""
-    cells = cells_by_patch(EDGE, EDGE, GRID)
-    count = np.arange(keys)
-    vectors = [pictures[:, own].reshape(-1, CHANNELS) for own in cells]
-    return MemoryBank(
-        keys=np.concatenate([v[:keys] for v in vectors]),
-        offsets=np.arange(len(cells) + 1) * keys,
-        pictures=np.concatenate([count // len(own) for own in cells]),
-        cells=np.concatenate([own[count % len(own)] for own in cells]),
-        radii=np.array([reference.nearest(v, v[:keys]).max() for v in vectors], np.float32),
-        unit=1.5,
-        height=EDGE,
-        width=EDGE,
-        grid=GRID,
-    )
-
-
-def made(seed: int, old: int = 3, new: int = 2) -> tuple[MemoryBank, NDArray[np.float32]]:
-    rng = np.random.default_rng(seed)
-    scale = rng.uniform(0.2, 3, (EDGE * EDGE, 1))  # patches of different spread
-    vectors = rng.normal(size=(old + new, EDGE * EDGE, CHANNELS)) * scale
-    return bank_of(vectors[:old].astype(np.float32), 6), vectors[old:].astype(np.float32)
 
 
 def extended(
@@ -132,16 +104,6 @@ def test_more_keys_never_raise_a_score(seed: int) -> None:
     grown = extended(bank, new, 3, replacing=False)
     factors = score_factors([bank], [grown], 3, radius=0, coarse_upsampling="nearest")
     assert (factors <= 1 + 1e-6).all()
-
-
-# A detector
-
-
-def odd(seed: int) -> NDArray[np.uint8]:
-    """A good part with a spot that the first ones do not have."""
-    picture = good(seed)
-    picture[8:20, 36:48] = 30
-    return picture
 
 
 def layer_keys(detector: Detector) -> list[int]:

@@ -14,8 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
-from test_roi import asked, check_engines, frames_of, judge, square
-from test_update import CHANNELS, EDGE, GRID, SEEDS, made, odd
 
 import fapm
 import parts
@@ -36,6 +34,8 @@ from fapm.updating import update as updating
 from fapm.updating.extend import extend_bank
 from fapm.updating.forget import key_total
 from fapm.updating.probe import probe_scores
+from growing import CHANNELS, EDGE, GRID, SEEDS, made, odd
+from regions import asked, check_engines, frames_of, judge, square
 from stripes import COUNT, good, good_pictures
 
 Mask = NDArray[np.bool_]

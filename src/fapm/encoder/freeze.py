@@ -22,9 +22,12 @@ from numpy.typing import NDArray
 from fapm.encoder.network import Encoder
 from fapm.encoder.spec import OPSET, FrozenEncoder, Precision
 from fapm.errors import EncoderError, OutputError
+from fapm.system.forks import Lock
 from fapm.system.imports import import_quietly, needed_for
 
 Frames = Sequence[NDArray[np.uint8]]
+
+_quantising = Lock()
 
 
 def freeze(
@@ -117,7 +120,8 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
         for node in exact.get_ordered_ops()
         if node.get_type_name() in ("Convolution", "GroupConvolution")
     ]
-    with redirect_stdout(io.StringIO()):  # its own progress bars
+    # Its own progress bars. Two threads that took stdout in turns would give it back in turns.
+    with _quantising.held(), redirect_stdout(io.StringIO()):
         quantised = nncf.quantize(
             exact,
             nncf.Dataset([frame[None] for frame in frames]),

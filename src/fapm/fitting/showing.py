@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fapm.errors import ImageError
 from fapm.frames.preparation import Frame
 
 # Of the 256 grey levels that the upper byte of 16 bits has: what 10, 12 and 14 bits reach in them.
@@ -33,20 +32,6 @@ class Showing:
         self._alpha_ignored += frame.alpha_ignored
         self._brightest.append(frame.brightest)
 
-    def refuse_nothing(self) -> None:
-        """Refuse pictures of which each has one colour only.
-
-        Raises
-        ------
-        ImageError
-            With what may have happened.
-        """
-        if self._count and self._plain == self._count:
-            raise ImageError(
-                f"{_pictures(self._count)} of one colour show nothing to learn; "
-                "is the lens covered, or the picture cut off?"
-            )
-
     def notes(self) -> list[str]:
         """What a person should look at, one sentence each."""
         said = []
@@ -55,11 +40,14 @@ class Showing:
                 f"{_pictures(self._alpha_ignored)} of {self._count}: transparent everywhere; taken "
                 "without the alpha channel"
             )
-        if self._plain:
+        if self._plain == self._count:
             said.append(
-                f"{_pictures(self._plain)} of {self._count}: of one colour, showing nothing"
+                f"{_pictures(self._count)} of one colour show nothing to learn: whatever is not of "
+                "that colour is a defect; is the lens covered, or the alpha channel wrong?"
             )
-        if self._alike and self._count > 1:
+        elif self._plain:
+            said.append(f"nothing but one colour in {_pictures(self._plain)} of {self._count}")
+        elif self._alike and self._count > 1:
             said.append(
                 f"all {self._count} pictures look the same, so that anything else is a defect; "
                 "give pictures of different parts"

@@ -176,8 +176,9 @@ def read_reduced(
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """:func:`read_image` for what is going to be resized to `edge` pixels or less.
 
-    A JPEG is decoded at a quarter or an eighth, as long as both of its edges keep `edge` pixels:
-    several times as fast, with no change in accuracy (measured, `docs/decisions.md`).
+    A JPEG is averaged to a half, or decoded at a quarter or an eighth, as long as both of its edges
+    keep `edge` pixels: several times as fast, with no change in accuracy (measured,
+    `docs/decisions.md`).
 
     Returns
     -------

@@ -52,7 +52,7 @@ def decode(
     convert
         is given the decoded picture, upright, and the bits of its samples in the file.
     edge
-        a JPEG may be decoded at a quarter or less, as long as both edges keep as many pixels.
+        a JPEG may come at a half or less, as long as both edges keep as many pixels.
 
     Raises
     ------
@@ -65,15 +65,20 @@ def decode(
             check_size(picture.size, max_pixels)
             refuse_misread(picture)
             bits = _sample_bits(picture, file)
-            size = None
-            # Half the size would save little time, and change what rounding leaves of the pixels.
-            if edge is not None and whole_factor(picture.size, (edge, edge)) > 2:
+            size: tuple[int, int] | None = None
+            factor = 1
+            if edge is not None and picture.format == "JPEG":
                 size = _upright_size(picture)
-                picture.draft(None, (edge, edge))  # of any other format it does nothing
+                factor = whole_factor(picture.size, (edge, edge))
+            if factor > 2:
+                picture.draft(None, (edge, edge))
             beyond_pillow_limit(picture.load)
             upright = _upright(picture)
-            if picture.format != "JPEG" or size is None:
-                size = upright.height, upright.width
+            size = size or (upright.height, upright.width)
+            if factor == 2 and picture.mode in ("RGB", "L"):
+                # Decoded at a half it would take as long, and be rounded in another way than an
+                # array of the same pixels is by :func:`fapm.pictures.resize.resize_image`.
+                upright = upright.reduce(2)
             return convert(upright, bits), size
 
     with pillow_warnings_ignored():

@@ -26,12 +26,17 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 def whole_factor(size: tuple[int, int], wanted: tuple[int, int]) -> int:
-    """How often pictures are halved before they are resized: 1, 2, 4, 8 ...
+    """By what pictures are averaged before they are resized: 1, 2, 4, 8 ...
 
-    Both edges of ``size`` keep at least those of ``wanted``.
+    Both edges of ``size``, rounded up, keep at least those of ``wanted``; so that averaging by a
+    part of the factor leaves the rest of it.
     """
-    times = min(have // want for have, want in zip(size, wanted, strict=True))
-    return 1 << max(times.bit_length() - 1, 0)
+    factor = 1
+    while factor < max(size) and all(
+        -(-have // (2 * factor)) >= want for have, want in zip(size, wanted, strict=True)
+    ):
+        factor *= 2
+    return factor
 
 
 def resize_image(
