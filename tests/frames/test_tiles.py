@@ -26,11 +26,12 @@ from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder, open_engine
 from fapm.errors import ConfigError, FapmError
 from fapm.frames.layout import Axis, Layout, layout_of
-from fapm.frames.preparation import read_frame
 from fapm.graph.whole import whole_model
 from fapm.memory.geometry import patch_of_cell
 from fapm.pictures import codec
+from fapm.pictures.resize import resize_image
 from fapm.pictures.sizes import usual_size
+from framing import read_frame
 
 Picture = NDArray[np.uint8]
 ENGINES = ("openvino", "torch", "onnxruntime")
@@ -250,7 +251,7 @@ def test_a_frame_that_keeps_its_aspect_ratio_follows_the_rules() -> None:
     runner = open_encoder(fitted.encoder, Runtime())
 
     def features(given: list[Picture]) -> list[NDArray[np.float64]]:
-        frames = [codec.resize_image(p, 64, 96, fitted.encoder.spec.interpolation) for p in given]
+        frames = [resize_image(p, 64, 96, fitted.encoder.spec.interpolation) for p in given]
         return [
             reference.average_pool(layer.astype(np.float64)) for layer in runner.features(frames)
         ]
