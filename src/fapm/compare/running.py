@@ -28,17 +28,18 @@ from fapm.errors import FapmError, ImageError
 from fapm.frames import Frame, read_frame
 from fapm.images import prepare_mask, read_mask
 
-# The first pictures pay for what is made on first use.
+# The first pictures are slower, because some work is done on first use.
 _WARM_UP = 2
 
 
 class Row(NamedTuple):
-    """What is known of a method; None where there is nothing.
+    """Figures of one method; None where a figure is not known.
 
-    ``status`` is ``measured``, ``published`` or ``failed``. AUROC and AUPRO are in ``0 .. 1``,
-    pixels compared in the encoder's frame. ``fit_seconds`` goes from the files to a method that
-    can judge, ``inspect_ms`` is the median from file to score and map, one picture at a time.
-    ``memory_mb`` is what was learnt, without the encoder; ``peak_mb`` the whole process at most.
+    ``status`` is ``measured``, ``published`` or ``failed``. AUROC and AUPRO are in ``0 .. 1``;
+    pixels are compared in the encoder's frame. ``fit_seconds`` is the time from the files to a
+    method that can judge. ``inspect_ms`` is the median time from file to score and map, one picture
+    at a time. ``memory_mb`` is the size of the learned model without the encoder. ``peak_mb`` is
+    the peak memory of the whole process.
     """
 
     method: str
@@ -55,7 +56,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What every method gets: good pictures to learn from, and samples to judge."""
+    """Input of every method: good pictures to learn from, and samples to judge."""
 
     setting: Setting
     good: tuple[Path, ...]
@@ -63,14 +64,14 @@ class Task:
 
 
 def compare(names: Sequence[str], task: Task, *, timeout: float | None = None) -> Iterator[Row]:
-    """A row for each method, as soon as it is known.
+    """Yield a row for each method, as soon as it is known.
 
-    A method that fails, takes too long or takes its process down is a row that says so.
+    The row of a method that fails, takes too long or ends its process says so.
 
     Parameters
     ----------
     timeout
-        seconds that each method has, the start of its process included.
+        seconds that each method has, including the start of its process.
     """
     for name in names:
         if (published := PUBLISHED.get(name)) is not None:
@@ -83,7 +84,7 @@ def compare(names: Sequence[str], task: Task, *, timeout: float | None = None) -
 
 
 def _in_own_process(name: str, build: Build, task: Task, timeout: float | None) -> Row:
-    """One method's row. Its process can be ended, and its memory is its own."""
+    """Measure one method in a process that can be ended and whose memory is its own."""
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(name, build, task, sending), daemon=True)
@@ -174,7 +175,7 @@ def measure(name: str, build: Build, task: Task) -> Row:
 
 
 def _mask(sample: Sample, frame: Frame, config: Config) -> NDArray[np.bool_] | None:
-    """Ground truth bool ``[S, S]`` in the encoder's frame; None where it is not known."""
+    """Ground truth bool ``[S, S]`` in the encoder's frame; None if it is not known."""
     if sample.mask is None:
         return np.zeros(frame.pixels.shape[:2], np.bool_) if sample.label == 0 else None
     try:

@@ -196,7 +196,8 @@ def share_out(total: int, weights: Sequence[int], least: Sequence[int]) -> list[
     """Split ``total`` in proportion to ``weights``, with at least ``least`` for each.
 
     The parts add up to ``total``. Each weight must be at least its ``least``, and ``total`` at
-    least the sum of ``least``. A ``total`` that covers all weights then gives each at least its weight.
+    least the sum of ``least``. A ``total`` that covers all weights then gives each at least
+    its weight.
     """
     beyond = [weight - low for weight, low in zip(weights, least, strict=True)]
     if sum(beyond) == 0:
