@@ -93,7 +93,7 @@ class Encoder(nn.Module):
         Raises
         ------
         EncoderError, RuntimeError
-            This timm does not know the network, or the weights are not its own.
+            The installed timm does not know the network, or the weights do not fit it.
         """
         encoder = cls(_create_network(spec.name, spec.input_size), spec)
         encoder.network.load_state_dict(safetensors.torch.load(weights))
