@@ -175,7 +175,8 @@ def pro_curve(masks: ArrayLike, maps: ArrayLike) -> tuple[_Floats, _Floats]:
 def aupro(masks: ArrayLike, maps: ArrayLike, max_fpr: float = 0.3) -> float:
     """Area under :func:`pro_curve` up to a false-positive rate, divided by that rate.
 
-    The curve is interpolated linearly at the limit. An uninformative map gets ``max_fpr / 2``, not 0.5.
+    The curve is interpolated linearly at the limit. An uninformative map gets ``max_fpr / 2``, not
+    0.5.
 
     Raises
     ------
