@@ -1,4 +1,4 @@
-"""What every compared method looks like, and what those on our encoder share."""
+"""Interface of the compared methods, and the base of those that use our encoder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fapm.memory.patches import side_by_side
 from fapm.system.parallel import batched, ordered_map
 from fapm.training.features import BATCH
 
-# More than this is not held in memory: the method gives up in one line instead of being killed.
+# A method that would hold more than this in memory gives up in one line instead of being killed.
 MOST_BYTES = 4_000_000_000
 
 
@@ -40,7 +40,7 @@ class Method(Protocol):
     Attributes
     ----------
     note
-        what a reader of its figures has to know.
+        a remark that a reader of its figures must know.
     """
 
     note: str
@@ -50,14 +50,14 @@ class Method(Protocol):
         """How pictures become frames before they are scored; known after fit."""
 
     def fit(self, pictures: Sequence[Path]) -> None:
-        """Learn from good pictures, everything from the files on included."""
+        """Learn from good pictures, beginning with their files."""
 
     def score(self, frames: Sequence[NDArray[np.uint8]]) -> Judged:
         """Judge frames, RGB uint8 ``[S, S, 3]`` each."""
 
     @property
     def memory_bytes(self) -> int:
-        """What was learnt takes, without the encoder."""
+        """Size of the learned model in bytes, without the encoder."""
 
 
 class FeatureMethod(Protocol):
@@ -66,19 +66,19 @@ class FeatureMethod(Protocol):
     note: str
 
     def fit(self, batches: Iterable[list[Tensor]], pictures: int) -> None:
-        """Learn from the feature maps of that many good pictures, batch by batch."""
+        """Learn from the feature maps of ``pictures`` good pictures, batch by batch."""
 
     def score(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Image scores ``[B]`` and distances of the finest layer's cells ``[B, H, W]``."""
+        """Compute image scores ``[B]`` and distances of the finest layer's cells ``[B, H, W]``."""
 
     def state(self) -> list[Tensor]:
-        """What was learnt."""
+        """Tensors of the learned model."""
 
 
 class OnEncoder:
-    """A :class:`FeatureMethod` as a :class:`Method`: the same frames, encoder and map as FAPM.
+    """A :class:`FeatureMethod` as a :class:`Method`, with the frames, encoder and map of FAPM.
 
-    The encoder runs in fp32 on the engine of the comparison; behind it the method runs on torch.
+    The encoder runs in fp32 on the engine of the comparison. The method behind it runs on torch.
     Maps are upsampled bilinearly and smoothed with the Gaussian of ``config.sigma``.
     """
 
@@ -117,7 +117,7 @@ class OnEncoder:
 
     @property
     def memory_bytes(self) -> int:
-        """Size of what was learnt."""
+        """Size of the learned model in bytes."""
         return sum(tensor.nbytes for tensor in self._method.state())
 
     def _features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
@@ -155,7 +155,7 @@ def learn_preparation(pictures: Sequence[Path], setting: Setting) -> Prepared:
 def read_frames(
     pictures: Sequence[Path], setting: Setting, preparation: Preparation
 ) -> Iterator[NDArray[np.uint8]]:
-    """The frames of pictures, RGB uint8 ``[S, S, 3]``, without those that cannot be read."""
+    """Read the frames of pictures, RGB uint8 ``[S, S, 3]``; unreadable ones are left out."""
 
     def read(picture: Path) -> object:
         return preparation.read(picture, max_pixels=setting.max_pixels)
@@ -164,12 +164,12 @@ def read_frames(
 
 
 def collect(parts: Iterable[Tensor], rows: int) -> Tensor:
-    """``parts [B, ...]`` one after the other in one tensor of at most ``rows`` rows.
+    """Join ``parts [B, ...]`` to one tensor of at most ``rows`` rows.
 
     Raises
     ------
     ConfigError
-        It would take more than :data:`MOST_BYTES`.
+        The tensor would take more than :data:`MOST_BYTES`.
     """
     whole, filled = torch.empty(0), 0
     for part in parts:
@@ -182,7 +182,7 @@ def collect(parts: Iterable[Tensor], rows: int) -> Tensor:
 
 
 def refuse_too_large(size: int, what: str) -> None:
-    """Raise :class:`ConfigError` where ``what`` would take more than :data:`MOST_BYTES`."""
+    """Raise :class:`ConfigError` if ``what`` would take more than :data:`MOST_BYTES`."""
     if size > MOST_BYTES:
         raise ConfigError(
             f"resize: {what} take {size / 1e9:.1f} GB, the limit is {MOST_BYTES / 1e9:.0f} GB; "

@@ -23,7 +23,7 @@ class Ours:
         self.note = f"{config.sampling}, {100 * config.ratio:g} %, {config.precision}"
 
     def fit(self, pictures: Sequence[Path]) -> None:
-        """Memorise, choose thresholds, and compile what inspects."""
+        """Memorise the good pictures, choose thresholds, and compile the graph."""
         self._detector.fit(list(pictures))
         _ = self._detector.engine_
 
@@ -39,5 +39,5 @@ class Ours:
 
     @property
     def memory_bytes(self) -> int:
-        """Size of the keys."""
+        """Size of the keys in bytes."""
         return sum(bank.keys.nbytes for bank in self._detector.fitted_.banks)

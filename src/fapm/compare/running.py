@@ -26,17 +26,18 @@ from fapm.measure.timing import peak_mb
 from fapm.pictures.masks import read_masks
 from fapm.system.processes import Call, ProcessDiedError
 
-# The first pictures pay for what is made on first use.
+# The first pictures are slower, because some work is done on first use.
 _WARM_UP = 2
 
 
 class Row(NamedTuple):
-    """What is known of a method; None where there is nothing.
+    """Figures of one method; None where a figure is not known.
 
-    ``status`` is ``measured``, ``published`` or ``failed``. AUROC and AUPRO are in ``0 .. 1``,
-    pixels compared in the encoder's frame. ``fit_seconds`` goes from the files to a method that
-    can judge, ``inspect_ms`` is the median from file to score and map, one picture at a time.
-    ``memory_mb`` is what was learnt, without the encoder; ``peak_mb`` the whole process at most.
+    ``status`` is ``measured``, ``published`` or ``failed``. AUROC and AUPRO are in ``0 .. 1``;
+    pixels are compared in the encoder's frame. ``fit_seconds`` is the time from the files to a
+    method that can judge. ``inspect_ms`` is the median time from file to score and map, one picture
+    at a time. ``memory_mb`` is the size of the learned model without the encoder. ``peak_mb`` is
+    the peak memory of the whole process.
     """
 
     method: str
@@ -53,7 +54,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What every method gets: good pictures to learn from, and samples to judge."""
+    """Input of every method: good pictures to learn from, and samples to judge."""
 
     setting: Setting
     good: tuple[Path, ...]
@@ -61,14 +62,14 @@ class Task:
 
 
 def compare(names: Sequence[str], task: Task, *, timeout: float | None = None) -> Iterator[Row]:
-    """A row for each method, as soon as it is known.
+    """Yield a row for each method, as soon as it is known.
 
-    A method that fails, takes too long or takes its process down is a row that says so.
+    The row of a method that fails, takes too long or ends its process says so.
 
     Parameters
     ----------
     timeout
-        seconds that each method has, the start of its process included.
+        seconds that each method has, including the start of its process.
     """
     for name in names:
         if (published := PUBLISHED.get(name)) is not None:
@@ -81,7 +82,7 @@ def compare(names: Sequence[str], task: Task, *, timeout: float | None = None) -
 
 
 def _in_own_process(name: str, build: Build, task: Task, timeout: float | None) -> Row:
-    """One method's row. Its process can be ended, and its memory is its own."""
+    """Measure one method in a process that can be ended and whose memory is its own."""
     call = Call(_row, name, build, task)
     try:
         if not call.connection.poll(timeout):

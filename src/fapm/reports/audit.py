@@ -1,4 +1,4 @@
-"""The report of an audit: the most unusual training pictures first, with their maps."""
+"""Report of an audit: the most unusual training pictures first, with their maps."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fapm.reports.html import Report, ReportItem, write_report
 def write_audit(
     path: Path, audit: Audit, pictures: Sequence[Picture], max_pixels: int, top: int
 ) -> None:
-    """One page with the ``top`` pictures, and more if more stand out.
+    """Write one page with the ``top`` pictures, and with more if more stand out.
 
     Parameters
     ----------
     pictures
-        what was audited.
+        the audited pictures.
 
     Raises
     ------
