@@ -16,9 +16,9 @@ from PIL import Image
 import fapm
 from fapm import Detector, rules
 from fapm.config import Config
-from fapm.engines.export import export, sample_frames
 from fapm.errors import ConfigError, EngineError
 from fapm.frames.preparation import STAGES
+from fapm.inspection.export import export, sample_frames
 
 HEIGHT, WIDTH = 96, 160
 DOCS = Path(__file__).parent.parent / "docs"
@@ -142,9 +142,12 @@ def test_options_that_compose_do_so_to_the_end(
 
     if any(stage.wanted(config) for stage in STAGES):
         with pytest.raises(EngineError, match="export writes the graph"):
-            export(loaded, "openvino", tmp_path, sample_frames(loaded))
+            export(loaded.snapshot(), "openvino", tmp_path, sample_frames(loaded.fitted_))
     else:
-        assert export(loaded, "openvino", tmp_path, sample_frames(loaded, 2)) <= 1e-3
+        assert (
+            export(loaded.snapshot(), "openvino", tmp_path, sample_frames(loaded.fitted_, 2))
+            <= 1e-3
+        )
 
 
 @pytest.mark.parametrize("rule", rules.OPTIONS, ids=lambda r: f"{r.one}-{r.other}")

@@ -476,10 +476,13 @@ def test_maps_larger_than_the_frame_are_refused_before_cells_are_counted(
 
 
 def test_export_carries_the_region(masked: tuple[Detector, Path], tmp_path: Path) -> None:
-    from fapm.engines.export import export, sample_frames
+    from fapm.inspection.export import export, sample_frames
 
     for kind in ("onnx", "openvino"):
-        assert export(masked[0], kind, tmp_path / kind, sample_frames(masked[0])) < 1e-3
+        assert (
+            export(masked[0].snapshot(), kind, tmp_path / kind, sample_frames(masked[0].fitted_))
+            < 1e-3
+        )
 
 
 # The command line

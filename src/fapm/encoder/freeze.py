@@ -109,7 +109,7 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
     OutputError
         The folder for temporary files is full.
     """
-    from fapm.engines import openvino_engine as openvino
+    from fapm.encoder import openvino_core as openvino
 
     # NNCF imports this module of torch, which warns of a missing CUDA that nobody asked for.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

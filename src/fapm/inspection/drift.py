@@ -1,12 +1,12 @@
 """Drift: detect lasting changes between the pictures of the fit and those of the line.
 
 Every value of a :class:`fapm.bundle.baseline.Baseline` has a control chart: the distances, the
-brightness and the detail of each patch, and the position of the whole picture. The departure of a value from
-the mean of the good pictures is measured in their deviations and clipped, so that no single part
-counts for much. The part beyond a slack is added up, separately upwards and downwards, and the sum
-never falls below 0 (two-sided CUSUM, Page 1954). A sum beyond the limit is an alarm, and the change
-began with the picture after the last 0. Memory is constant: four numbers for each value. This
-module does not need torch.
+brightness and the detail of each patch, and the position of the whole picture. The departure of a
+value from the mean of the good pictures is measured in their deviations and clipped, so that no
+single part counts for much. The part beyond a slack is added up, separately upwards and downwards,
+and the sum never falls below 0 (two-sided CUSUM, Page 1954). A sum beyond the limit is an alarm,
+and the change began with the picture after the last 0. Memory is constant: four numbers for each
+value. This module does not need torch.
 """
 
 from __future__ import annotations

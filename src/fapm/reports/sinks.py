@@ -19,6 +19,7 @@ from fapm.errors import ImageError, OutputError
 from fapm.frames.preparation import Failure
 from fapm.inspection.prediction import Prediction
 from fapm.pictures import codec
+from fapm.plain import finite
 from fapm.reports.heatmap import draw_inspected, overlay
 from fapm.system.files import growing, replaced_when_complete
 from fapm.system.streams import print_text

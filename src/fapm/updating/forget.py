@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from fapm.bundle.fitted import Change, Fitted
 from fapm.errors import DatasetError
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch
+from fapm.plain import finite
 from fapm.updating.probe import score_factors
 
 _NAMED = 5  # pictures that a message names
@@ -60,7 +60,7 @@ def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
         action="forget",
         pictures=(fitted.pictures[position],),
         keys=(key_total(fitted.banks), key_total(banks)),
-        threshold=(finite_or_none(old.threshold), finite_or_none(calibration.threshold)),
+        threshold=(finite(old.threshold), finite(calibration.threshold)),
         when=when,
     )
     return replace(
@@ -111,10 +111,6 @@ def find_picture(names: Sequence[str], wanted: str) -> int:
 
 def key_total(banks: Sequence[MemoryBank]) -> int:
     return sum(len(bank.keys) for bank in banks)
-
-
-def finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _without(bank: MemoryBank, picture: int, name: str) -> MemoryBank:

@@ -22,6 +22,7 @@ from fapm.graph.reference import Search
 from fapm.memory.bank import MemoryBank
 from fapm.pictures import codec
 from fapm.pictures.sources import Picture, picture_names
+from fapm.plain import finite
 from fapm.progress import Progress, silent
 from fapm.training.banks import layer_budgets, one_thread
 from fapm.training.copies import Copies, turned_back
@@ -29,7 +30,7 @@ from fapm.training.features import Encoding, placed
 from fapm.training.leave_one_out import score_pictures
 from fapm.training.spool import Rows, Spool
 from fapm.updating.extend import extend_bank
-from fapm.updating.forget import finite_or_none, key_total
+from fapm.updating.forget import key_total
 from fapm.updating.probe import score_factors
 
 # A picture with more than this share of its map above the threshold is probably of something else:
@@ -93,8 +94,8 @@ def update(
         pictures=added,
         keys=(key_total(fitted.banks), key_total(banks)),
         threshold=(
-            finite_or_none(fitted.calibration.threshold),
-            finite_or_none(found.calibration.threshold),
+            finite(fitted.calibration.threshold),
+            finite(found.calibration.threshold),
         ),
         when=when,
         warnings=_warnings(added, before, shares, found.still, fitted.calibration),

@@ -10,7 +10,6 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fapm._version import __version__
-from fapm.cli.commands import doctor
 from fapm.errors import FapmError
 from fapm.system.imports import import_problem, import_quietly
 
@@ -115,5 +114,5 @@ _WIDTH = 24
 
 def doctor_command() -> None:
     """Say what this machine offers."""
-    for name, value in doctor.examine():
+    for name, value in examine():
         print(f"{name:<{_WIDTH}}{value}", flush=True)

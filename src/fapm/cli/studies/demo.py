@@ -1,4 +1,4 @@
-"""The demo: real solar cells that anyone can install."""
+"""``fapm demo``: real solar cells that anyone can install."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fapm.cli import console
 from fapm.cli.options import config_options, one_line_errors, runtime_options
 from fapm.cli.shared import Quiet, fit_detector, save_report
-from fapm.cli.studies import demo
 from fapm.config import Config
 from fapm.datasets.loading import Sample
 from fapm.engines.base import Runtime
@@ -98,7 +97,7 @@ def demo_command(
     """Find broken solar cells: fit, inspect and report on real pictures."""
     from fapm.measure.evaluate import evaluate, judge
 
-    cells = demo.load_solar_cells(config.seed)
+    cells = load_solar_cells(config.seed)
     make_directory(output)
     detector, seconds = fit_detector(cells.train, config, runtime, codec.MAX_PIXELS, quiet)
     detector.save(output / "solar-cells.fapm")
@@ -116,11 +115,11 @@ def demo_command(
         output, "FAPM on solar cells", detector, found, summary, (), quiet, pictures=cells.test
     )
     console.print_figures(figures, detector, found)
-    kept = demo.first_defects(found.samples)
+    kept = first_defects(found.samples)
     part = judge(detector, [found.samples[i] for i in kept], [found.results[i] for i in kept], None)
     if part.image and part.counts:
         print_line(
-            f"Of the {demo.FIRST_DEFECTS} defective cells that come first in the data set, which "
+            f"Of the {FIRST_DEFECTS} defective cells that come first in the data set, which "
             f"have the coarser defects: image auroc {part.image.auroc:.4f}, caught "
             f"{part.counts.true_positives}."
         )
