@@ -6,7 +6,6 @@ import csv
 import io
 import itertools
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -205,8 +204,3 @@ def _longest_name(directory: Path) -> int:
         return os.pathconf(directory, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):  # AttributeError: Windows
         return 255
-
-
-def finite(value: float) -> float | None:
-    """The value, or None where JSON has no number for it."""
-    return value if math.isfinite(value) else None
