@@ -283,7 +283,7 @@ class Detector:
         scikit-learn's outlier detectors have it the other way round. NaN after a fit on one
         picture, which gives no threshold.
         """
-        judged = self.predict(list(pictures))
+        judged = [self._sure(result) for result in self.stream(list(pictures))]
         return np.array([p.score - p.threshold for p in judged], np.float64)
 
     def stream(
