@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm.datasets import Sample
-from fapm.errors import DatasetError
+from fapm.imports import needed_for
 
 TRAIN = 300
 # The data set's first defective cells have broken or dark areas; many of its last ones have faint
@@ -40,15 +40,11 @@ def load_solar_cells(seed: int) -> SolarCells:
 
     Raises
     ------
-    DatasetError
-        The package ``elpv-dataset`` is not installed.
+    EngineError
+        The package ``elpv-dataset`` is not installed, or cannot be loaded.
     """
-    try:
+    with needed_for("demo", "fapm[demo]"):
         from elpv_dataset.utils import load_dataset
-    except ImportError:
-        raise DatasetError(
-            "demo: its pictures are not installed; type: pip install 'fapm[demo]'"
-        ) from None
     images, probabilities, types = load_dataset()
     mono = types == "mono"
     good = np.flatnonzero(mono & (probabilities == 0))
