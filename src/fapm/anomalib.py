@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fapm.imports import import_problem
+
 try:
     import numpy as np
     import torch
@@ -25,10 +27,11 @@ try:
     from torch import Tensor, nn
     from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transform
     from typing_extensions import NotRequired, TypedDict, Unpack
-except ImportError as error:
-    raise ImportError(
-        f"fapm.anomalib: {error.name} is not installed; type: pip install 'fapm[anomalib]'"
-    ) from None
+except Exception as error:  # broken libraries raise nearly anything
+    problem = import_problem(error, "fapm[anomalib]")
+    if problem is None:
+        raise
+    raise ImportError(f"fapm.anomalib: {problem}") from error
 
 from fapm.bundle import file as bundle
 from fapm.bundle.fitted import Fitted

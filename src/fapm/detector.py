@@ -285,7 +285,7 @@ class Detector:
         scikit-learn's outlier detectors have it the other way round. NaN after a fit on one
         picture, which gives no threshold.
         """
-        judged = self.predict(list(codec.several(pictures)))
+        judged = [self._sure(result) for result in self.stream(list(codec.several(pictures)))]
         return np.array([p.score - p.threshold for p in judged], np.float64)
 
     def stream(

@@ -17,10 +17,10 @@ from fapm.cli.shared import Quiet, fit_detector, save_report
 from fapm.config import Config
 from fapm.datasets.loading import Sample
 from fapm.engines.base import Runtime
-from fapm.errors import DatasetError
 from fapm.pictures import codec
 from fapm.reports import sinks
 from fapm.system.files import make_directory
+from fapm.system.imports import needed_for
 from fapm.system.streams import print_line
 
 TRAIN = 300
@@ -51,15 +51,11 @@ def load_solar_cells(seed: int) -> SolarCells:
 
     Raises
     ------
-    DatasetError
-        The package ``elpv-dataset`` is not installed.
+    EngineError
+        The package ``elpv-dataset`` is not installed, or cannot be loaded.
     """
-    try:
+    with needed_for("demo", "fapm[demo]"):
         from elpv_dataset.utils import load_dataset
-    except ImportError:
-        raise DatasetError(
-            "demo: its pictures are not installed; type: pip install 'fapm[demo]'"
-        ) from None
     images, probabilities, types = load_dataset()
     mono = types == "mono"
     good = np.flatnonzero(mono & (probabilities == 0))
