@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fapm.imports import import_problem
+from fapm.system.imports import import_problem
 
 try:
     import numpy as np
