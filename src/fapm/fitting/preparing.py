@@ -26,11 +26,12 @@ from fapm.system.parallel import ordered_map, spread
 from fapm.training.copies import NO_COPIES, Copies
 from fapm.training.features import Encoding
 
-# Pictures that a fit decides by, at most, and bytes of their frames.
+# Pictures that an alignment is judged by, at most: the size of the memory matters.
 SAMPLE = 320
-_BYTES = 400_000_000
-# Of these, pictures that a precision is chosen by and a light and a region are learned from.
+# Pictures that stages are learned from, and a precision and a region chosen by, at most.
 _FEW = 128
+# Of the frames of these, at most; large ones, which are cut into tiles, are then fewer.
+_BYTES = 400_000_000
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def prepare(
     preparation = Preparation(layout, encoder.spec.interpolation, roi=drawn)
     frames: list[NDArray[np.uint8]] = []
     if _needs_sample(config, regions):
-        frames = _sample(pictures, preparation, max_pixels)
+        most = SAMPLE if Align.wanted(config) else _FEW
+        frames = _sample(pictures, preparation, most, max_pixels)
     for kind in STAGES:
         if kind is not Align and kind.wanted(config) and frames:
             sample = Sample(config, layout, preparation.interpolation, spread(frames, _FEW))
@@ -130,11 +132,11 @@ def _with_stage(
 
 
 def _sample(
-    pictures: Sequence[Picture], preparation: Preparation, max_pixels: int
+    pictures: Sequence[Picture], preparation: Preparation, most: int, max_pixels: int
 ) -> list[NDArray[np.uint8]]:
     """Frames of evenly spread pictures, RGB uint8 ``[h, w, 3]``, before any stage."""
     height, width = preparation.layout.shape
-    most = min(SAMPLE, max(1, _BYTES // (3 * height * width)))
+    most = min(most, max(1, _BYTES // (3 * height * width)))
 
     def read(picture: Picture) -> Frame | Failure:
         return preparation.read(picture, max_pixels=max_pixels)
