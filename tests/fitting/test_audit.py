@@ -181,16 +181,21 @@ def test_copies_turn_about_the_middle_of_a_picture_of_any_shape(shape: tuple[int
 
 
 @pytest.mark.parametrize(
-    "option",
-    [("--rotations", 4), ("--augment", 3), ("--robust",), ("--precision", "int8")],
-    ids=lambda option: option[0],
+    ("option", "reason"),
+    [
+        (("--rotations", 4), "compares the pictures as they lie"),
+        (("--augment", 3), "compares the pictures as they are"),
+        (("--robust",), "leaves no picture out"),
+        (("--precision", "int8"), "compares in fp32"),
+    ],
+    ids=["rotations", "augment", "robust", "precision"],
 )
 def test_the_audit_refuses_what_it_would_ignore(
-    refusal: Refusal, washers: Path, option: tuple[object, ...]
+    refusal: Refusal, washers: Path, option: tuple[object, ...], reason: str
 ) -> None:
     line = refusal("audit", washers / "train" / "good", *option)
     name = str(option[0]).removeprefix("--")
-    assert line == f"{name}: audit compares pictures as they are, in fp32; leave it out"
+    assert line == f"{name}: audit {reason}; leave it out"
 
 
 def test_the_audit_ranks_a_hidden_defect_first(run: Command, tmp_path: Path) -> None:
