@@ -24,7 +24,7 @@ from fapm import Detector
 from fapm.bundle.archive import read_archive
 from fapm.errors import BundleError
 from fapm.fitting.alignment import learn
-from fapm.frames.align import Aligner, Registration, Template, moved_box, restore
+from fapm.frames.align import COARSE, Aligner, Registration, Template, moved_box, restore
 from forgery import Forgery
 
 EDGE = 96
@@ -86,7 +86,8 @@ shifts = st.floats(-16, 16)
 @given(x=shifts, y=shifts, number=st.integers(100, 200))
 def test_a_shift_is_found(aligners: dict[str, Aligner], x: float, y: float, number: int) -> None:
     found = aligners["shift"].register(frame(number, x=x, y=y))
-    assert off(found, motion(0, 1, x, y)) < 1
+    # What is off by less than a pixel of the rough search may be left where it lies.
+    assert off(found, motion(0, 1, x, y)) < (1 if found.moved else EDGE / COARSE)
     assert found.correlation > aligners["shift"].template.floor
 
 
@@ -272,7 +273,7 @@ FORGERIES: dict[str, Callable[[Forgery], Any]] = {
     "a stage nobody knows": lambda f: f.manifest["stages"].update(polish={}),
     "stages in a list": lambda f: f.manifest.update(stages=["align"]),
     "a tensor that the stage does not have": lambda f: f.memory.update(
-        {"align.more": f.memory["align.grey"]}
+        {"align.more": f.memory["align.grey"].clone()}
     ),
     "a template of another size": lambda f: f.memory.update(
         {"align.grey": f.memory["align.grey"][:-1]}
