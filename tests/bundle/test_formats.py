@@ -1,7 +1,8 @@
 """Bundles of every format that is read: one small file each, written once and kept.
 
 After raising ``FORMAT_VERSION``, write the file of the new format with ``PYTHONPATH=tests python
-tests/bundle/test_formats.py`` and add to ``SCORES`` what it prints. Files of older formats never change.
+tests/bundle/test_formats.py`` and add to ``SCORES`` what it prints. Files of older formats never
+change.
 """
 
 from __future__ import annotations

@@ -290,7 +290,9 @@ FORGERIES: dict[str, Callable[[Forgery], Any]] = {
     "matrices of no numbers": lambda f: f.memory["places"].fill_(math.nan),
     "matrices beyond all frames": lambda f: f.memory["places"].fill_(1e9),
     "a motion nobody knows": lambda f: f.manifest["stages"]["align"].update(motion="affine"),
-    "a motion that is not the config's": lambda f: f.manifest["stages"]["align"].update(motion="rigid"),
+    "a motion that is not the config's": lambda f: (
+        f.manifest["stages"]["align"].update(motion="rigid")
+    ),
     "a floor of text": lambda f: f.manifest["stages"]["align"].update(floor="low"),
     "a floor above all": lambda f: f.manifest["stages"]["align"].update(floor=2.0),
     "a config without": lambda f: f.manifest["config"].update(align="none"),

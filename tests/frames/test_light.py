@@ -368,6 +368,7 @@ def test_what_cannot_do_it_says_so(refusal: Refusal, good: Path, tmp_path: Path)
     model = tmp_path / "part.fapm"
     fapm.fit(good, resize=64, light="gain").save(model)
     assert refusal("export", model, tmp_path / "out") == (
-        "light: export writes the graph, which begins at the finished frame; leave it out and fit again"
+        "light: export writes the graph, which begins at the finished frame; leave it out and fit "
+        "again"
     )
     assert math.isfinite(fapm.load(model).threshold_)

@@ -218,7 +218,7 @@ def test_a_memory_of_turned_pictures_travels_in_a_bundle(tmp_path: Path) -> None
 def test_turned_and_aligned_is_refused() -> None:
     with pytest.raises(
         ConfigError,
-        match="^rotations: does not go with align: aligned parts all lie one way; use either$",
+        match=r"^rotations: does not go with align: aligned parts all lie one way; use either$",
     ):
         Config.create(rotations=4, align="rigid")
 
