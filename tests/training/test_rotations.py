@@ -62,7 +62,7 @@ def test_the_border_is_repeated(degrees: float, height: int, width: int) -> None
 
 def test_a_frame_comes_with_its_turned_copies_only_for_memorising() -> None:
     part = parts()[0]
-    frame = read_frame(part, CONFIG, "bicubic", max_pixels=10**6, turned=True)
+    frame = read_frame(part, CONFIG, "bicubic", max_pixels=10**6, turns=TURNS)
     assert isinstance(frame, Frame)
     expected = [prepare(np.rot90(part, k), 64, None, "bicubic") for k in range(1, 4)]
     np.testing.assert_array_equal(frame.turned, expected)
@@ -216,7 +216,10 @@ def test_a_memory_of_turned_pictures_travels_in_a_bundle(tmp_path: Path) -> None
 
 
 def test_turned_and_aligned_is_refused() -> None:
-    with pytest.raises(ConfigError, match="either --rotations or --align"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^rotations: does not go with align: aligned parts all lie one way; use either$",
+    ):
         Config.create(rotations=4, align="rigid")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+import safetensors
 import safetensors.numpy
 
 from fapm.bundle import archive
@@ -26,7 +27,10 @@ def _to_5(contents: archive.Contents) -> archive.Contents:
     stages = {"light": manifest.get("light"), "align": manifest.get("alignment")}
     kept = {key: value for key, value in manifest.items() if key not in ("light", "alignment")}
     kept["stages"] = {name: stage for name, stage in stages.items() if stage is not None}
-    tensors = safetensors.numpy.load(parts[_MEMORY])
+    try:
+        tensors = safetensors.numpy.load(parts[_MEMORY])
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
     renamed = {_RENAMED.get(name, name): tensor for name, tensor in tensors.items()}
     return kept, {**parts, _MEMORY: safetensors.numpy.save(renamed)}
 
