@@ -27,7 +27,8 @@ from fapm.datasets.loading import load_dataset
 from fapm.engines import opening as engines
 from fapm.engines.base import Runtime
 from fapm.errors import ConfigError
-from fapm.pictures.resize import Interpolation
+from fapm.frames.layout import layout_of
+from fapm.frames.preparation import Preparation
 
 ANOMALIB = ("cflow", "anomalib-patchcore", "anomalib-padim")
 FIGURES = ("image_auroc", "pixel_auroc", "aupro", "fit_seconds", "inspect_ms", "memory_mb")
@@ -134,11 +135,10 @@ class Stub:
     """A method that does as it is told. At module level, since processes are given it by name."""
 
     note = "stub"
-    interpolation: Interpolation = "bicubic"
     memory_bytes = 2_000_000
 
     def __init__(self, setting: Setting) -> None:
-        self.setting = setting
+        self.preparation = Preparation(layout_of(setting.config), "bicubic")
 
     def fit(self, pictures: Sequence[Path]) -> None:
         time.sleep(0.05)
