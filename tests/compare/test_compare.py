@@ -187,6 +187,22 @@ def test_what_is_measured(task: running.Task) -> None:
     assert row.memory_mb == 2
 
 
+@pytest.mark.parametrize("knobs", [{"align": "shift"}, {"light": "gain"}, {"tile": 32}], ids=str)
+def test_methods_take_the_frames_that_fapm_takes(washers: Path, knobs: dict[str, Any]) -> None:
+    data = load_dataset(washers)
+    size = {} if "tile" in knobs else {"resize": 64}
+    setting = Setting(Config.create(**size, **knobs), Runtime(), 10**6)
+    task = running.Task(setting, tuple(s.path for s in data.train), data.test)
+    for name in ("fapm", "padim"):
+        method = methods.BUILDERS[name](setting)
+        row = running.measure(name, lambda _, method=method: method, task)
+        assert (row.status, row.image_auroc) == ("measured", 1)
+        assert row.pixel_auroc is not None
+        assert row.pixel_auroc > 0.95
+        assert [stage.name for stage in method.preparation.stages] == [*knobs.keys() - {"tile"}]
+        assert (method.preparation.layout.tiles > 1) == ("tile" in knobs)
+
+
 def test_a_method_that_goes_wrong_is_a_row_and_the_rest_go_on(
     task: running.Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
