@@ -41,7 +41,7 @@ from fapm.encoder import network, weights
 from fapm.engines.base import Runtime
 from fapm.errors import ConfigError, NotFittedError
 from fapm.fitting import fit as fitting
-from fapm.frames.layout import Axis
+from fapm.frames.layout import Axis, layout_of
 from fapm.frames.preparation import require_command
 from fapm.graph.reference import Graph
 from fapm.pictures.resize import Interpolation, resize_image, resize_mask
@@ -290,7 +290,9 @@ def _fit(frames: Sequence[NDArray[np.uint8]], names: list[str], config: Config) 
     """Memorise frames, which are not resized and cropped again."""
     ready = config.model_copy(update={"resize": config.input_size, "crop": None})
     fitted = fitting.fit(frames, ready, weights.create_encoder(ready), _RUNTIME)
-    return replace(fitted, config=config, pictures=tuple(names))
+    # To a detector pictures come as they are.
+    preparation = replace(fitted.preparation, layout=layout_of(config))
+    return replace(fitted, config=config, preparation=preparation, pictures=tuple(names))
 
 
 def _frames(pictures: Tensor) -> NDArray[np.uint8]:

@@ -362,17 +362,18 @@ def test_another_user_s_folders_are_one_line(tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from fapm import images, paths
+from fapm.pictures.codec import read_image
+from fapm.system import paths
 from fapm.errors import FapmError
 from fapm.system.files import growing, make_directory, refuse_unwritable
 closed, root = Path({str(closed)!r}), Path({str(tmp_path)!r})
-images.read_image(closed / "a.png")  # imports all that it needs
+read_image(closed / "a.png")  # imports all that it needs
 os.setgid(65534)
 os.setuid(65534)
 print(paths.exists(closed / "a.png"), paths.is_directory(closed / "folder"))
 for action in (
-    lambda: images.read_image(closed / "a.png"),
-    lambda: images.read_image(root / "unreadable.png"),
+    lambda: read_image(closed / "a.png"),
+    lambda: read_image(root / "unreadable.png"),
     lambda: refuse_unwritable(closed / "folder" / "x"),
     lambda: refuse_unwritable(closed / "x"),
     lambda: growing(root / "x").__enter__(),

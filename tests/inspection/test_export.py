@@ -295,7 +295,7 @@ def test_what_goes_along_says_how_to_judge(bundle: Path, run: Command, tmp_path:
     held = fapm.load(bundle)
     assert about["threshold"] == held.threshold_
     assert (about["batch"], about["runtime"]) == (1, "ONNX Runtime 1.17 or newer")
-    assert (about["resize"], about["crop"], about["interpolation"]) == (64, None, "bicubic")
+    assert (about["resize"], about["crop"], about["interpolation"]) == ([64, 64], None, "bicubic")
     assert (about["batch"], about["picture"]) == (1, None)
 
 

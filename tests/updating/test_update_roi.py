@@ -399,6 +399,7 @@ def test_the_command_line_learns_inside_a_region(
     assert run("forget", output, "hole.png", "--quiet").code == 0
     assert run("inspect", hole, "--model", output).out.startswith("defect")
     before = output.read_bytes()
-    line = refusal("update", output, more / "wide.png")
-    assert line.startswith("none of 1 picture could be read; the first: wide.png: 64 x 48 pixels")
+    wide = more / "wide.png"
+    line = refusal("update", output, wide)
+    assert line.startswith(f"none of 1 picture could be read; the first: {wide}: 64 x 48 pixels")
     assert output.read_bytes() == before
