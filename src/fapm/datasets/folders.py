@@ -16,7 +16,7 @@ from fapm.system.paths import is_directory, is_file
 # of Windows and of macOS. What is in them was not put there by people.
 _MACHINES = frozenset(
     (
-        "@eadir", "@recently-snapshot", "@recycle", "@sharebin", "@tmp",
+        "@eadir", "@__thumb", "@recently-snapshot", "@recycle", "@sharebin", "@tmp",
         "#recycle", "#snapshot", "~snapshot",
         "$recycle.bin", "recycler", "recycled", "system volume information", "found.000",
         "__macosx", "network trash folder", "temporary items", "lost+found",

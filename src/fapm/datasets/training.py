@@ -19,7 +19,7 @@ from fapm.datasets.loading import Dataset, load_dataset
 from fapm.errors import CategoryError, DatasetError
 from fapm.pictures import codec
 from fapm.pictures.sources import Picture
-from fapm.system.paths import is_directory
+from fapm.system.paths import is_directory, is_file
 
 _NAMED = 5  # sub-folders that a line names
 _HEAD = 2**16  # bytes of a file that are compared first
@@ -156,7 +156,8 @@ def _repeated(count: int) -> str:
 
 def _copies(pictures: Sequence[Picture]) -> str:
     """How many are the same byte for byte; a fit takes them for as many different parts."""
-    groups = [[picture for picture in pictures if isinstance(picture, Path)]]
+    # Files only: to open a pipe waits for a writer, and a device may have no end.
+    groups = [[path for path in pictures if isinstance(path, Path) and is_file(path)]]
     for key in (_size, _head, _whole):  # most pictures differ in size, and are not read
         groups = [alike for group in groups for alike in _alike(group, key)]
     count = sum(len(alike) - 1 for alike in groups)

@@ -68,7 +68,7 @@ def is_picture(picture: object) -> bool:
     if is_path(picture) or isinstance(picture, (bytes, bytearray, memoryview, Image.Image)):
         return True
     if isinstance(picture, np.ndarray):
-        return picture.ndim < 4 and picture.dtype.kind not in "UO"
+        return picture.ndim == 0 or (picture.ndim < 4 and picture.dtype.kind not in "UO")
     return hasattr(picture, "read") or len(getattr(picture, "shape", ())) in (2, 3)
 
 
