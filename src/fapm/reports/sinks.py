@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any
 
-from fapm.bundle.calibration import Verdict
+from fapm.bundle.calibration import VERDICTS
 from fapm.errors import ImageError, OutputError
 from fapm.frames.preparation import Failure
 from fapm.inspection.prediction import Prediction
+from fapm.inspection.session import Sink
 from fapm.pictures import codec
 from fapm.plain import finite
 from fapm.reports.heatmap import draw_inspected, overlay
@@ -26,8 +27,6 @@ from fapm.system.streams import print_text
 if TYPE_CHECKING:
     from fapm.detector import Detector
     from fapm.measure.evaluate import Evaluation
-
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 _COLUMNS = (
     "source",
@@ -39,9 +38,6 @@ _COLUMNS = (
     "regions",
     "compared_with",
 )
-
-# Takes results one by one.
-Sink: TypeAlias = "Callable[[Prediction | Failure], None]"
 
 
 def record(result: Prediction | Failure) -> dict[str, Any]:
