@@ -114,15 +114,10 @@ def fit(
             if frame.thumbnail is not None and i in owners
         },
         skipped=(*failures, *outlying),
-        remarks=(*prepared.remarks, *showing.notes(), *_stretched(layout, frames)),
+        remarks=(*prepared.remarks, *showing.notes(), *stretched(layout, frames)),
         places=placed(frames),
         baseline=Baseline.of([f.look for f in frames if f.look is not None], patches),
     )
-
-
-def _stretched(layout: Layout, frames: Sequence[Frame]) -> list[str]:
-    said = layout.stretched([(frame.height, frame.width) for frame in frames])
-    return [said] if said else []
 
 
 class _Forecast:
