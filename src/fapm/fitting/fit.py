@@ -32,7 +32,7 @@ from fapm.progress import NOBODY, Listener, Progress
 from fapm.training.banks import layer_budgets, memorise_layer
 from fapm.training.copies import Copies, turned_back
 from fapm.training.cost import expected_cost
-from fapm.training.features import BATCH, Encoding, placed
+from fapm.training.features import BATCH, Encoding, placed, stretched
 from fapm.training.leave_one_out import leave_one_out
 from fapm.training.spool import Rows, Spool
 

@@ -294,7 +294,8 @@ def _warnings(
         )
     if still.any():
         said.append(
-            f"{first_few(_chosen(names, still))}: still not good with so few keys; give more pictures like it"
+            f"{first_few(_chosen(names, still))}: still not good with so few keys; "
+            "give more pictures like it"
         )
     return tuple(said)
 
