@@ -193,6 +193,7 @@ class Detector:
         source: object,
         *,
         when: str | None = None,
+        force: bool = False,
         progress: Progress = silent,
     ) -> Detector:
         """Learn more good parts, without the pictures of the fit; see :mod:`fapm.updating.update`.
@@ -203,11 +204,15 @@ class Detector:
             as for :meth:`fit`.
         when
             is kept in the history, as it is.
+        force
+            learn even where half of the pictures or more look like another product.
 
         Raises
         ------
+        DatasetError
+            Half of the pictures or more look like another product, and ``force`` is not given.
         FapmError
-            As :meth:`fit`. The detector is then what it was.
+            As :meth:`fit`. The detector is in any case what it was.
         """
         taken = training_pictures(source)
         _ = self.fitted_  # or it raises, before torch is asked for
@@ -219,6 +224,7 @@ class Detector:
                 taken.pictures,
                 self.runtime,
                 when=when,
+                force=force,
                 max_pixels=self.max_pixels,
                 progress=progress,
             )

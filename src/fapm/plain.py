@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,10 +17,18 @@ Described = tuple[dict[str, Any], Tensors]
 # What is raised where a value is of another kind than the code that reads it expects.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
+_NAMED = 5  # of the things that a line lists
+
 
 def finite(value: float) -> float | None:
     """The value, or None where JSON has no number for it."""
     return value if math.isfinite(value) else None
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Names for a line that people read: at most five, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def require(sound: bool, otherwise: str) -> None:

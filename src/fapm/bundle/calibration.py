@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fapm.plain import Described, Tensors, finite, require
 
 Verdict = Literal["good", "unsure", "defect"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 # With fewer pictures leave-one-out says little: each one left out takes a fifth of the memory.
 FEW_PICTURES = 5

@@ -32,7 +32,7 @@ from fapm.progress import NOBODY, Listener, Progress
 from fapm.training.banks import layer_budgets, memorise_layer
 from fapm.training.copies import Copies, turned_back
 from fapm.training.cost import expected_cost
-from fapm.training.features import BATCH, Encoding, placed
+from fapm.training.features import BATCH, Encoding, placed, stretched
 from fapm.training.leave_one_out import leave_one_out
 from fapm.training.spool import Rows, Spool
 
@@ -114,15 +114,10 @@ def fit(
             if frame.thumbnail is not None and i in owners
         },
         skipped=(*failures, *outlying),
-        remarks=(*prepared.remarks, *showing.notes(), *_stretched(layout, frames)),
+        remarks=(*prepared.remarks, *showing.notes(), *stretched(layout, frames)),
         places=placed(frames),
         baseline=Baseline.of([f.look for f in frames if f.look is not None], patches),
     )
-
-
-def _stretched(layout: Layout, frames: Sequence[Frame]) -> list[str]:
-    said = layout.stretched([(frame.height, frame.width) for frame in frames])
-    return [said] if said else []
 
 
 class _Forecast:

@@ -357,10 +357,11 @@ class Layout:
         changed = [difference for difference in off if difference >= SHAPE]
         if not changed:
             return ""
+        are = "is" if len(changed) == 1 else "are"
         return (
-            f"{len(changed)} of {len(sizes)} pictures are of another shape than "
-            f"{pixel_size(self.picture)} pixels, by up to {100 * max(changed):.1f} %, and are "
-            "resized to it"
+            f"{len(changed)} of {len(sizes)} picture{'' if len(sizes) == 1 else 's'} {are} of "
+            f"another shape than {pixel_size(self.picture)} pixels, by up to "
+            f"{100 * max(changed):.1f} %, and {are} resized to it"
         )
 
 

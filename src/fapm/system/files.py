@@ -41,20 +41,45 @@ def replaced_when_complete(path: Path) -> Iterator[BinaryIO]:
             yield file
         return
     target = paths.followed(path)
-    # Not tempfile: its files are for their owner only, and results are there to be passed on.
-    unfinished = target.parent / f".fapm-{secrets.token_hex(8)}.tmp"
+    with _replaced(target, path, like=target) as file:
+        yield file
+
+
+def before_name(path: Path) -> Path:
+    """Where :func:`keep_before` keeps the file at `path`: ``part.before.fapm`` for ``part.fapm``.
+
+    It is beside the file itself: where `path` is a link, beside what that leads to.
+    """
+    target = paths.followed(path)
+    ending = f".before{target.suffix}"
+    return target.with_name(cut_name(target.stem, ending, longest_name(target.parent)))
+
+
+def keep_before(path: Path) -> Path | None:
+    """Copy the file at `path` to :func:`before_name`, for whoever is about to replace it.
+
+    What was kept there before is replaced; if that is a link, the link is, and not what it leads
+    to. The copy has the mode of the file, and its owner where that is permitted.
+
+    Returns
+    -------
+    the copy; None: there is no regular file to keep.
+
+    Raises
+    ------
+    OutputError
+        It cannot be kept; both files are what they were.
+    """
+    if not paths.is_file(path) or streams.is_stdout(path):
+        return None
+    target, kept = paths.followed(path), before_name(path)
     try:
-        with _opened(unfinished, "xb", path) as file:
-            yield file
-            file.flush()
-            with _writing(path):
-                os.fsync(file.fileno())
-        _take_over(target, unfinished)
-        _put_in_place(unfinished, target, path)
-    except BaseException:  # Ctrl-C too
-        with suppress(OSError):
-            unfinished.unlink()
-        raise
+        source = target.open("rb")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be kept as {kept}: {_reason(error)}") from error
+    with source, _replaced(kept, kept, like=target) as copy:
+        shutil.copyfileobj(source, copy)
+    return kept
 
 
 @contextmanager
@@ -82,6 +107,21 @@ def growing(path: Path) -> Iterator[Callable[[bytes], None]]:
         if is_new and not file.begun:
             with suppress(OSError):
                 path.unlink()
+
+
+def longest_name(directory: Path) -> int:
+    """Bytes that the file system allows a name."""
+    try:
+        return os.pathconf(directory, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # AttributeError: Windows
+        return 255
+
+
+def cut_name(stem: str, ending: str, longest: int) -> str:
+    """A file's name of no more than `longest` bytes; what is too much of its stem is cut off."""
+    while stem and len(os.fsencode(stem + ending)) > longest:
+        stem = stem[:-1]
+    return stem + ending
 
 
 def make_directory(path: Path) -> None:
@@ -195,6 +235,28 @@ class _GrowingFile:
             with _writing(self._path):
                 os.fsync(self._file.fileno())
         self._synced = time.monotonic()
+
+
+@contextmanager
+def _replaced(target: Path, path: Path, *, like: Path) -> Iterator[BinaryIO]:
+    """:func:`replaced_when_complete` at `target` itself; errors name `path`.
+
+    Owner and mode are those of `like`.
+    """
+    # Not tempfile: its files are for their owner only, and results are there to be passed on.
+    unfinished = target.parent / f".fapm-{secrets.token_hex(8)}.tmp"
+    try:
+        with _opened(unfinished, "xb", path) as file:
+            yield file
+            file.flush()
+            with _writing(path):
+                os.fsync(file.fileno())
+        _take_over(like, unfinished)
+        _put_in_place(unfinished, target, path)
+    except BaseException:  # Ctrl-C too
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 @contextmanager

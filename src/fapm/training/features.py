@@ -144,6 +144,12 @@ def placed(frames: Sequence[Frame]) -> NDArray[np.float64] | None:
     return np.stack(matrices) if matrices else None
 
 
+def stretched(layout: Layout, frames: Sequence[Frame]) -> list[str]:
+    """:meth:`fapm.frames.layout.Layout.stretched` of these frames; nothing where it is empty."""
+    said = layout.stretched([(frame.height, frame.width) for frame in frames])
+    return [said] if said else []
+
+
 def append_features(
     frames: Sequence[NDArray[np.uint8]],
     config: Config,

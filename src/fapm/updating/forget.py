@@ -13,7 +13,7 @@ from fapm.bundle.fitted import Change, Fitted
 from fapm.errors import DatasetError
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch
-from fapm.plain import finite
+from fapm.plain import finite, first_few
 from fapm.updating.probe import score_factors
 
 _NAMED = 5  # pictures that a message names
@@ -94,10 +94,9 @@ def find_picture(names: Sequence[str], wanted: str) -> int:
     if len(found) == 1:
         return found[0]
     if found:
-        called = ", ".join(names[i] for i in found[:_NAMED])
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        called = first_few([names[i] for i in found])
         raise DatasetError(
-            f"{wanted}: {len(found)} pictures are called so: {called}{more}; give the whole name, "
+            f"{wanted}: {len(found)} pictures are called so: {called}; give the whole name, "
             f"with ./ before it: ./{names[found[0]]}"
         )
     stem = path.rpartition("/")[2].rpartition(".")[0]

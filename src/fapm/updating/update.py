@@ -17,16 +17,17 @@ from fapm.bundle.fitted import Change, Fitted
 from fapm.encoder.torch_threads import require_threads
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder
+from fapm.errors import DatasetError
 from fapm.frames.preparation import Frame
 from fapm.graph.reference import Search
 from fapm.memory.bank import MemoryBank
 from fapm.pictures import codec
 from fapm.pictures.sources import Picture, picture_names
-from fapm.plain import finite
+from fapm.plain import finite, first_few
 from fapm.progress import Progress, silent
 from fapm.training.banks import layer_budgets, one_thread
 from fapm.training.copies import Copies, turned_back
-from fapm.training.features import Encoding, placed
+from fapm.training.features import Encoding, placed, stretched
 from fapm.training.leave_one_out import score_pictures
 from fapm.training.spool import Rows, Spool
 from fapm.updating.extend import extend_bank
@@ -38,7 +39,9 @@ from fapm.updating.probe import score_factors
 FOREIGN = 0.4
 # Where more than this share of the new pictures were called defects, they were chosen for it.
 _CHOSEN = 0.5
-_NAMED = 5  # pictures that a warning names
+# Where this share of the new pictures or more is foreign, they were probably named by mistake.
+_TOO_MANY = 0.5
+_FAR = "much of what is inspected is far from normal; another product, size, camera or light?"
 
 
 def update(
@@ -47,6 +50,7 @@ def update(
     runtime: Runtime,
     *,
     when: str | None = None,
+    force: bool = False,
     max_pixels: int = codec.MAX_PIXELS,
     progress: Progress = silent,
 ) -> Fitted:
@@ -59,8 +63,15 @@ def update(
     they were chosen because they alarm: those that without their own keys still would are
     memorised, but are no sample to set thresholds by.
 
+    Parameters
+    ----------
+    force
+        learn even where half of the pictures or more are probably of another product.
+
     Raises
     ------
+    DatasetError
+        Half of the pictures or more are probably of another product, and nothing forces it.
     ImageError
         No picture could be read. Single unreadable ones are left out, and listed in ``skipped``.
     EngineError
@@ -82,13 +93,15 @@ def update(
         frames, failures = encoding.encode(pictures, spool, names=names, progress=progress)
         originals = spool.select(range(0, spool.count, encoding.copies.rows))
         before, shares = _as_known(fitted, originals)
+        added = tuple(frame.name for frame in frames)
+        if not force:
+            _refuse_foreign(added, shares > FOREIGN)
         more, full = _room(fitted, len(frames))
         for give_way in (False, True)[full:]:
             banks = _grown(fitted, frames, spool, more, give_way=give_way)
             found = _recalibrated(fitted, banks, before, originals, progress)
             if not found.still.any():
                 break
-    added = tuple(frame.name for frame in frames)
     change = Change(
         action="update",
         pictures=added,
@@ -100,6 +113,18 @@ def update(
         when=when,
         warnings=_warnings(added, before, shares, found.still, fitted.calibration),
     )
+    return replace(
+        _joined(fitted, frames, banks),
+        calibration=found.calibration,
+        skipped=fitted.skipped + tuple(failures),
+        remarks=fitted.remarks
+        + tuple(f"update: {said}" for said in stretched(fitted.layout, frames)),
+        history=(*fitted.history, change),
+    )
+
+
+def _joined(fitted: Fitted, frames: Sequence[Frame], banks: Sequence[MemoryBank]) -> Fitted:
+    """The grown memory, with names, thumbnails and places of the new pictures."""
     old, places = len(fitted.pictures), placed(frames)
     owners = {p for bank in banks for p in bank.pictures.tolist()}
     thumbnails = {
@@ -109,13 +134,18 @@ def update(
     return replace(
         fitted,
         banks=tuple(banks),
-        calibration=found.calibration,
-        pictures=fitted.pictures + added,
+        pictures=fitted.pictures + tuple(frame.name for frame in frames),
         thumbnails={i: jpeg for i, jpeg in sorted(thumbnails.items()) if i in owners},
-        skipped=fitted.skipped + tuple(failures),
-        history=(*fitted.history, change),
         places=None if fitted.places is None else np.concatenate([fitted.places, places]),
     )
+
+
+def _refuse_foreign(names: Sequence[str], foreign: NDArray[np.bool_]) -> None:
+    if foreign.any() and foreign.mean() >= _TOO_MANY:
+        raise DatasetError(
+            f"{first_few(_chosen(names, foreign))}: {_FAR} Nothing was learnt; if they are good, "
+            "repeat it with --force (in Python force=True)"
+        )
 
 
 def _as_known(
@@ -254,26 +284,24 @@ def _warnings(
     said = []
     if foreign.any():
         said.append(
-            f"{_named(names, foreign)}: much of what is inspected is far from normal; another "
-            "product, size, camera or light? If it should not be in: fapm forget"
+            f"{first_few(_chosen(names, foreign))}: {_FAR} If it should not be in: fapm forget"
         )
     if alarms.any():
         said.append(
-            f"{_named(names, alarms)}: called a defect before, up to "
+            f"{first_few(_chosen(names, alarms))}: called a defect before, up to "
             f"{float(scores[alarms].max()) / calibration.threshold:.2g} times the threshold; "
             "what looks like it will pass from now on"
         )
     if still.any():
         said.append(
-            f"{_named(names, still)}: still not good with so few keys; give more pictures like it"
+            f"{first_few(_chosen(names, still))}: still not good with so few keys; "
+            "give more pictures like it"
         )
     return tuple(said)
 
 
-def _named(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
-    found = [name for name, named in zip(names, chosen, strict=True) if named]
-    rest = len(found) - _NAMED
-    return ", ".join(found[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def _chosen(names: Sequence[str], chosen: NDArray[np.bool_]) -> list[str]:
+    return [name for name, named in zip(names, chosen, strict=True) if named]
 
 
 def _free_names(pictures: Sequence[Picture], taken: Sequence[str]) -> list[str]:
