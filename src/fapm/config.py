@@ -31,6 +31,23 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 PRESETS = tuple(_PRESETS)
 
+# The groups in which help lists the fields: by the part of the work that they change.
+GROUPS = {
+    "frame": (
+        "resize", "crop", "keep_aspect", "tile", "overlap", "tile_scale", "flat_field", "light",
+        "align",
+    ),
+    "encoder": ("encoder", "weights", "layers", "precision"),
+    "memory": (
+        "ratio", "budget_pictures", "max_keys", "grid", "radius", "sampling", "far_threshold",
+        "layer_wise", "coarse_upsampling", "distance_unit", "neighbours", "sigma", "score_sigma",
+    ),
+    "fit": (
+        "false_positive_rate", "unsure_rate", "augment", "rotations", "robust", "thumbnails",
+        "seed",
+    ),
+}  # fmt: skip
+
 
 class Config(BaseModel):
     """The settings of a fit. ``Config()`` is the preset ``fast``.
