@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -31,6 +31,23 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 PRESETS = tuple(_PRESETS)
 
+# The groups in which help lists the fields: by the part of the work that they change.
+GROUPS = {
+    "frame": (
+        "resize", "crop", "keep_aspect", "tile", "overlap", "tile_scale", "flat_field", "light",
+        "align",
+    ),
+    "encoder": ("encoder", "weights", "layers", "precision"),
+    "memory": (
+        "ratio", "budget_pictures", "max_keys", "grid", "radius", "sampling", "far_threshold",
+        "layer_wise", "coarse_upsampling", "distance_unit", "neighbours", "sigma", "score_sigma",
+    ),
+    "fit": (
+        "false_positive_rate", "unsure_rate", "augment", "rotations", "robust", "thumbnails",
+        "seed",
+    ),
+}  # fmt: skip
+
 
 class Config(BaseModel):
     """The settings of a fit. ``Config()`` is the preset ``fast``.
@@ -40,6 +57,12 @@ class Config(BaseModel):
     ConfigError
         From :meth:`create`: an unknown field or preset, a value out of range, or values that
         contradict each other. The message names the field.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> fapm.Config.create("accurate", align="auto")
+    Config(resize=336, align='auto', ratio=0.05, score_sigma=1.0)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -257,6 +280,10 @@ class Config(BaseModel):
                     raise ValueError(f"{name}: there are no tiles; give --tile too")
         elif self.tile_overlap > self.tile // 2:
             raise ValueError(f"overlap: {self.overlap} is more than half of tile {self.tile}")
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        fields = type(self).model_fields
+        return [(name, getattr(self, name)) for name in fields if name in self.given]
 
     @property
     def given(self) -> frozenset[str]:

@@ -28,6 +28,7 @@ from fapm.inspection.stream import Stages, judge_pictures
 from fapm.pictures import codec
 from fapm.pictures.sources import Picture
 from fapm.progress import Listener, Progress, silent, unheard
+from fapm.system.exits import native_code
 from fapm.system.forks import Lock
 from fapm.system.imports import needed_for
 from fapm.updating import forget as forgetting
@@ -44,6 +45,15 @@ class Detector:
         the engine that fits and inspects: OpenVINO by default.
     max_pixels
         larger pictures are refused, against decompression bombs.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> detector = fapm.Detector(fapm.Config(resize=64)).fit("good")
+    >>> detector
+    Detector(efficientnet_lite0, 64 px, 12 pictures)
+    >>> detector.predict("part.png")
+    Prediction('part.png', good, score ..., threshold ..., 0 regions)
     """
 
     def __init__(
@@ -323,6 +333,24 @@ class Detector:
             drift=drift,
         )
 
+    def warm(self) -> Detector:
+        """Compile the graph and judge an empty frame, so that the first picture takes no longer.
+
+        It lasts until the detector learns or forgets, which makes another graph.
+
+        Raises
+        ------
+        NotFittedError
+            There is no memory yet.
+        EngineError
+            The engine is not installed, or cannot run what was fitted.
+        """
+        now = self.snapshot()
+        frame = np.zeros((*now.fitted.layout.shape, 3), np.uint8)
+        with native_code.inside():
+            now.engine.run([frame])
+        return self
+
     def save(self, path: str | Path) -> None:
         """Write everything into one file, without pickle. An existing file is replaced whole.
 
@@ -341,6 +369,7 @@ class Detector:
         precision: str = "auto",
         runtime: Runtime | None = None,
         max_pixels: int = codec.MAX_PIXELS,
+        warm: bool = False,
     ) -> Detector:
         """The detector a bundle holds. Needs no network, no weights and no training pictures.
 
@@ -348,17 +377,20 @@ class Detector:
         ----------
         precision
             ``auto``, or what the bundle must have been fitted with.
+        warm
+            call :meth:`warm` at once.
 
         Raises
         ------
         BundleError
             Missing, damaged or hostile file, or one of another format.
         EngineError
-            The bundle was fitted with another precision.
+            The bundle was fitted with another precision. With ``warm`` also as :meth:`warm`.
         """
         fitted = bundle.load(Path(path))
         require_precision(fitted.encoder, precision)
-        return cls.of(fitted, runtime=runtime, max_pixels=max_pixels)
+        detector = cls.of(fitted, runtime=runtime, max_pixels=max_pixels)
+        return detector.warm() if warm else detector
 
     @classmethod
     def of(
@@ -453,11 +485,27 @@ def fit(
     ------
     FapmError
         One line that says what is wrong; see :meth:`Detector.fit`.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> detector = fapm.fit("good", resize=64)
+    >>> detector.predict("scratched.png")
+    Prediction('scratched.png', defect, score ..., threshold ..., 1 region)
     """
     detector = Detector(Config.create(preset, **overrides), runtime=runtime)
     return detector.fit(source, roi=roi, ignore=ignore, progress=progress)
 
 
-def load(path: str | Path, *, runtime: Runtime | None = None) -> Detector:
-    """The detector a bundle holds; see :meth:`Detector.load`."""
-    return Detector.load(path, runtime=runtime)
+def load(path: str | Path, *, runtime: Runtime | None = None, warm: bool = False) -> Detector:
+    """The detector a bundle holds; see :meth:`Detector.load`.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> fapm.fit("good", resize=64).save("part.fapm")
+    >>> detector = fapm.load("part.fapm", warm=True)
+    >>> detector.predict("part.png").verdict
+    'good'
+    """
+    return Detector.load(path, runtime=runtime, warm=warm)

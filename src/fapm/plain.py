@@ -1,4 +1,4 @@
-"""Plain values: what JSON can hold, and checks of what is read from it."""
+"""Plain values: those that JSON can hold, checks of values that are read, and short text."""
 
 from __future__ import annotations
 
@@ -75,3 +75,11 @@ def reason(error: Exception) -> str:
     """Why a value is not what was expected, in one line of at most 200 characters."""
     text = " ".join(str(error).split())[:200] or type(error).__name__
     return f"{text} is missing" if isinstance(error, KeyError) else text
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Text in quotes, without its middle where it has more than so many characters."""
+    if len(text) > most:
+        half = (most - 3) // 2
+        text = f"{text[:half]}...{text[-half:]}"
+    return repr(text)

@@ -22,6 +22,7 @@ from fapm.frames.stage import Stage
 from fapm.pictures import codec
 from fapm.pictures.resize import Interpolation, resize_image, rotate
 from fapm.pictures.sources import Picture, picture_size
+from fapm.plain import shortened
 
 # Every stage there is, in the order in which frames pass them.
 STAGES: tuple[type[Stage], ...] = (FlatField, Light, Align)
@@ -32,10 +33,30 @@ _LISTED = 5  # failures that have a line each
 
 @dataclass(frozen=True)
 class Failure:
-    """A picture that could not be inspected, and why, in one line."""
+    """A picture that could not be inspected, and why, in one line.
+
+    Attributes
+    ----------
+    source
+        path of the file, or the name of an array.
+    error
+        one line, which names the picture.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> detector = fapm.fit("good", resize=64)
+    >>> for result in detector.stream(["part.png", "lost.png"]):
+    ...     print(result.error if isinstance(result, fapm.Failure) else result.verdict)
+    good
+    lost.png: no such file; check the path
+    """
 
     source: str
     error: str
+
+    def __repr__(self) -> str:
+        return f"Failure({shortened(self.source)}, {shortened(self.error, 120)})"
 
 
 def summary(failures: Sequence[Failure]) -> list[str]:

@@ -123,6 +123,16 @@ class DriftMonitor:
     ------
     DriftError
         There is no baseline, because the detector was fitted on one picture.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> detector = fapm.fit("good", resize=64)
+    >>> monitor = fapm.DriftMonitor(detector.fitted_.baseline)
+    >>> for result in detector.stream(["part.png", "part.png"], drift=monitor):
+    ...     pass
+    >>> monitor
+    DriftMonitor(no drift in 2 pictures, score ...)
     """
 
     def __init__(self, baseline: Baseline | None) -> None:
@@ -137,6 +147,9 @@ class DriftMonitor:
         self._slack = SLACK + _FEW / math.sqrt(baseline.count)
         self._clip = CLIP + _FEW / math.sqrt(baseline.count)
         self.reset()
+
+    def __repr__(self) -> str:
+        return f"DriftMonitor({self.state})"
 
     def reset(self) -> None:
         """Start anew, for example after the lens was cleaned."""

@@ -1,9 +1,9 @@
-"""What the detector says of one picture."""
+"""A prediction: verdict, score and map of one picture."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from fapm.bundle.calibration import Verdict
 from fapm.frames.layout import Layout
 from fapm.inspection.regions import Region, Samples, connected_regions, sampled
+from fapm.inspection.rendering import RenderedMap, render_map
+from fapm.plain import shortened
 
 
 class Box(NamedTuple):
@@ -26,7 +28,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the worst cell was compared with: the nearest key of its patch.
+    """The nearest key of the worst cell's patch, with which that cell was compared.
 
     Attributes
     ----------
@@ -47,12 +49,12 @@ class Comparison:
     layer: str
     here: Box
     there: Box
-    thumbnail: bytes | None
+    thumbnail: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the detector says of one picture.
+    """Verdict, score and map of one picture.
 
     Attributes
     ----------
@@ -79,6 +81,19 @@ class Prediction:
     reason
         why the verdict is ``unsure`` whatever the score: the part was not found in the picture, or
         too little of it; None otherwise.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> prediction = fapm.fit("good", resize=64).predict("scratched.png")
+    >>> prediction.verdict
+    'defect'
+    >>> prediction.score > prediction.threshold
+    True
+    >>> prediction.anomaly_map.shape == (prediction.height, prediction.width)
+    True
+    >>> [(region.x, region.y) for region in prediction.regions]
+    [(..., ...)]
     """
 
     source: str
@@ -94,6 +109,13 @@ class Prediction:
     comparison: Comparison
     roi: NDArray[np.bool_] | None = None
     reason: str | None = None
+
+    def __repr__(self) -> str:
+        count = len(self.regions)
+        return (
+            f"Prediction({shortened(self.source)}, {self.verdict}, score {self.score:.4g}, "
+            f"threshold {self.threshold:.4g}, {count} region{'' if count == 1 else 's'})"
+        )
 
     @property
     def inspected(self) -> NDArray[np.bool_] | None:
@@ -116,6 +138,16 @@ class Prediction:
         if inspected is not None:
             restored[~inspected] = 0
         return restored
+
+    def render_map(self) -> RenderedMap:
+        """The frame's map as a grey picture with its scale, for a live view.
+
+        It has the size of ``frame_map``: a display enlarges it. White is twice the threshold of
+        the map, so that a shade means the same in every picture of a detector. Without a threshold
+        white is the map's own maximum. It is 0 outside the region of interest.
+        """
+        shown = self.frame_map if self.roi is None else np.where(self.roi, self.frame_map, 0)
+        return render_map(shown, self.map_threshold)
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
@@ -32,7 +32,7 @@ class Region:
     height: int
     area: int
     peak: float
-    contour: NDArray[np.int32]
+    contour: NDArray[np.int32] = field(repr=False)
 
 
 class Samples(NamedTuple):

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fapm.inspection.prediction import Box
+from fapm.inspection.rendering import SATURATION, full_scale
 from fapm.pictures.resize import resize_image
 
 THUMBNAIL_EDGE = 256
-SATURATION = 2.0  # times the threshold; above this the colour no longer changes
 
 _STEPS = 512
 # Multiples of the threshold, and the opacity of the paint there. It is 0 up to one half, small
@@ -56,8 +56,7 @@ def overlay(
     uint8 ``[H, W, 3]``, RGB; ``image`` is not changed.
     """
     known = not math.isnan(threshold)
-    anchor = threshold if known else float(anomaly_map.max()) / SATURATION
-    top = max(SATURATION * anchor, float(np.finfo(np.float32).tiny))
+    top = full_scale(anomaly_map, threshold)
     # Clipped before the division, which could overflow.
     share = np.clip(anomaly_map, 0, top) / np.float32(top)
     step = (share * (_STEPS - 1)).astype(np.intp)  # [H, W]

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from fapm.bundle.calibration import Verdict
 from fapm.inspection.prediction import Box
+from fapm.inspection.rendering import SATURATION
 from fapm.pictures.codec import encode_jpeg
 from fapm.reports.charts import brief, pro_chart, roc_chart, score_histogram
-from fapm.reports.heatmap import SATURATION, crop_around, decode_jpeg, draw_mask_contour, overlay
+from fapm.reports.heatmap import crop_around, decode_jpeg, draw_mask_contour, overlay
 from fapm.reports.templates import render
 from fapm.system.files import make_directory, replaced_when_complete
 

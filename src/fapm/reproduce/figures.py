@@ -21,7 +21,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from fapm.reports.heatmap import SATURATION, overlay
+from fapm.inspection.rendering import SATURATION
+from fapm.reports.heatmap import overlay
 from fapm.reproduce import published
 from fapm.reproduce.figure_data import Cluster, Clusters, Example, Point
 from fapm.reproduce.published import Method

@@ -10,6 +10,7 @@ import typer
 
 from fapm.cli import console
 from fapm.cli.options import one_line_errors, runtime_options, some_config_options
+from fapm.cli.panels import GroupedCommand
 from fapm.cli.shared import Json, Quiet, refuse_unwritable_targets
 from fapm.cli.studies.reproduce_figures import figures_command
 from fapm.config import Config
@@ -203,7 +204,7 @@ def _show(document: Document, json_: str | None) -> None:
     console.write_text(json_, output.as_json(document))
 
 
-app.command("table1")(table1_command)
-app.command("table2")(table2_command)
-app.command("cost")(cost_command)
-app.command("figures")(figures_command)
+app.command("table1", cls=GroupedCommand)(table1_command)
+app.command("table2", cls=GroupedCommand)(table2_command)
+app.command("cost", cls=GroupedCommand)(cost_command)
+app.command("figures", cls=GroupedCommand)(figures_command)
