@@ -1,4 +1,4 @@
-"""What a fit decides before it memorises: stages, precision and region, from a few pictures."""
+"""Decisions before a fit memorises: stages, precision and region, from a few pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FEW = 128
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a fit decided.
+    """The decisions of a fit.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Prepared:
         copies: Copies = NO_COPIES,
         with_look: bool = False,
     ) -> Encoding:
-        """How all pictures become features."""
+        """The encoding of all pictures."""
         layout, shapes = self.preparation.layout, self.encoder.shapes
         return Encoding(
             config,
@@ -144,5 +144,5 @@ def _sample(
 
 
 def _tiles(frames: Sequence[NDArray[np.uint8]], layout: Layout) -> list[NDArray[np.uint8]]:
-    """What the encoder sees of frames: of each another tile, where they are cut."""
+    """Inputs of the encoder, from frames: of each another tile, where they are cut."""
     return [layout.cut(frame)[i % layout.tiles] for i, frame in enumerate(frames)]

@@ -192,7 +192,7 @@ def _free_name(source: Path, taken: set[str], longest: int) -> str:
 
 
 def _cut(stem: str, ending: str, longest: int) -> str:
-    """A file's name of no more than `longest` bytes; what is too much of its stem is cut off."""
+    """A file's name of no more than ``longest`` bytes; what is too much of its stem is cut off."""
     while len(os.fsencode(stem + ending)) > longest:
         stem = stem[:-1]
     return stem + ending
