@@ -96,7 +96,7 @@ class Fapm(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
 
     # No property: torch's modules would hide what an AttributeError says.
     def to_detector(self) -> Detector:
-        """What was fitted, to be saved as a bundle or run on another engine.
+        """The result of the fit, to be saved as a bundle or run on another engine.
 
         Raises
         ------
@@ -173,7 +173,7 @@ class Fapm(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
 
 
 class Memory(nn.Module):
-    """What was fitted, as a module: float32 pictures in; scores and maps out.
+    """The result of a fit as a module: float32 pictures in; scores and maps out.
 
     Its state is a bundle, so that a checkpoint needs no weights from anywhere else.
     """
@@ -184,7 +184,7 @@ class Memory(nn.Module):
         self.graph: Graph | None = None
 
     def require_fitted(self) -> Fitted:
-        """What was fitted."""
+        """The result of the fit."""
         if self.fitted is None:
             raise NotFittedError(
                 "this Fapm is not fitted; call Engine().fit, or load a checkpoint of one that is"

@@ -312,7 +312,7 @@ class Config(BaseModel):
 
     @property
     def seen(self) -> tuple[float, float]:
-        """Where a square frame begins along the picture's edges, and its extent, in shares."""
+        """Begin and extent of a square frame along the picture's edges, in shares."""
         extent = self.input_size / self.resize
         return (1 - extent) / 2, extent
 

@@ -1,4 +1,4 @@
-"""The detector people hold: fit, predict, score, save, load."""
+"""The detector: fit, predict, score, save, load."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ class Detector:
 
     @property
     def engine_(self) -> Engine:
-        """What runs the graph; made when it is first needed."""
+        """The engine that runs the graph; made when it is first needed."""
         return self.snapshot().engine
 
     @property
     def notes_(self) -> list[str]:
-        """What this fit cannot promise, what it chose and left out; one sentence each."""
+        """Limits of this fit, its choices and the pictures it left out; one sentence each."""
         fitted = self.fitted_
         notes = promises(len(fitted.pictures), fitted.config.false_positive_rate)
         notes += fitted.remarks
@@ -406,7 +406,7 @@ class Detector:
         return detector
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """What the constructor takes; ``deep``: also the config's fields, ``config__resize``."""
+        """Parameters of the constructor; ``deep``: also the config's fields, ``config__resize``."""
         params = {name: getattr(self, name) for name in ("config", "runtime", "max_pixels")}
         return params | (estimator.config_params(self.config) if deep else {})
 

@@ -1,4 +1,4 @@
-"""What goes wrong on the user's side: one line, what to type instead, no traceback."""
+"""Errors on the user's side: one line that says what to type instead, no traceback."""
 
 from __future__ import annotations
 

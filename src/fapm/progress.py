@@ -1,4 +1,4 @@
-"""How work tells of its progress."""
+"""Callbacks by which work tells of its progress."""
 
 from __future__ import annotations
 

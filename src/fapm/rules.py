@@ -1,4 +1,4 @@
-"""Which options exclude each other, and which of them a command cannot take: once, for all.
+"""Options that exclude each other, and options that a command cannot take: once, for all.
 
 Everything else composes. ``docs/options.md`` prints these tables, and a test runs every pair.
 """

@@ -269,7 +269,9 @@ def test_audit_to_stdout(run: Command, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_audited_is_refused(refusal: Refusal, good: Path, tmp_path: Path) -> None:
-    assert refusal("audit", good) == ("audit: 6 pictures do not show what is usual; 8 or more do")
+    assert refusal("audit", good) == (
+        "audit: at least 8 pictures are needed to compare, 6 were given"
+    )
     assert "no such file or folder" in refusal("audit", tmp_path / "nowhere")
     assert "both go to" in refusal("audit", good, "--json", "-", "--csv", "-")
     assert "no such directory" in refusal("audit", good, "--json", tmp_path / "no" / "x")

@@ -330,16 +330,18 @@ def test_an_unknown_picture_is_refused_with_what_is_near_it() -> None:
         with pytest.raises(DatasetError) as caught:
             find_picture(names, "1.png")
         assert str(caught.value) == (
-            f"1.png: 2 pictures are called so: {', '.join(names)}; give the whole name, with ./ "
+            f"1.png: 2 pictures match: {', '.join(names)}; give the whole name, with ./ "
             f"before it: ./{names[0]}"
         )
         assert [find_picture(names, f"./{name}") for name in names] == [0, 1]
-    with pytest.raises(DatasetError, match=r"2 pictures are called so: 1\.png, b/1\.png; give"):
+    with pytest.raises(DatasetError, match=r"2 pictures match: 1\.png, b/1\.png; give"):
         find_picture(("1.png", "b/1.png"), "/data/b/1.png")  # either may be meant
     assert find_picture(("1.png", "b/1.png"), "b/1.png") == 1
-    with pytest.raises(DatasetError, match=r"x: 7 pictures are called so: .*4/x and 2 more; give"):
+    with pytest.raises(DatasetError, match=r"x: 7 pictures match: .*4/x and 2 more; give"):
         find_picture([f"{number}/x" for number in range(7)], "x")
-    with pytest.raises(DatasetError, match=r"no picture of this detector; near it: 001\.png"):
+    with pytest.raises(
+        DatasetError, match=r"no training picture of that name; this detector has 001\.png"
+    ):
         find_picture(("001.png", "xyz.jpg"), "001.jpeg")
 
 
@@ -424,7 +426,7 @@ def test_what_cannot_be_updated_or_forgotten_is_refused(
     (tmp_path / "broken.png").write_bytes(b"x")
     assert refusal("update", model, tmp_path / "broken.png").startswith("none of 1 picture")
     line = refusal("forget", model, "000.jpg")
-    assert line.startswith("000.jpg: no picture of this detector; near it: 000.png")
+    assert line.startswith("000.jpg: no training picture of that name; this detector has 000.png")
     assert refusal("forget", tmp_path / "no.fapm", "000.png").startswith(f"{tmp_path / 'no.fapm'}:")
     assert refusal("forget", model, "two\nlines").startswith("two lines: no picture of this")
     assert "no such directory" in refusal(

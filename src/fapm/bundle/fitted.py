@@ -1,4 +1,4 @@
-"""What a fit leaves: everything a detector knows, and what a bundle holds. No torch here."""
+"""The result of a fit: everything that a detector knows and a bundle holds. No torch here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fapm.plain import require, texts
 
 @dataclass(frozen=True)
 class Change:
-    """What was learned or forgotten after the fit.
+    """One update after the fit, or one picture that was forgotten.
 
     Attributes
     ----------
@@ -46,12 +46,12 @@ class Change:
     warnings: tuple[str, ...] = ()
 
     def described(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """Describe it for a manifest."""
         return asdict(self)
 
     @classmethod
     def restored(cls, described: Mapping[str, Any]) -> Change:
-        """What :meth:`described` described.
+        """Restore what :meth:`described` described.
 
         Raises
         ------
@@ -119,19 +119,19 @@ class Fitted:
 
     @property
     def roi(self) -> Roi | None:
-        """What is inspected; None: everything."""
+        """The inspected region; None: everything."""
         return self.preparation.roi
 
     @property
     def inspected_tiles(self) -> NDArray[np.bool_]:
-        """Which tiles of a frame have cells that are inspected, bool ``[T]``."""
+        """Whether each tile of a frame has cells that are inspected, bool ``[T]``."""
         return self.layout.inspected_tiles(
             [bank.inside for bank in self.banks], [(b.height, b.width) for b in self.banks]
         )
 
     @property
     def frame_roi(self) -> NDArray[np.bool_] | None:
-        """What is inspected of a frame, bool ``[h, w]``; None: everything."""
+        """Whether each pixel of a frame is inspected, bool ``[h, w]``; None: everything."""
         return None if self.roi is None else self.roi.inside
 
 

@@ -1,4 +1,4 @@
-"""What a bundle holds: how it is written and, beside it, how it is read.
+"""The contents of a bundle: writing and, beside it, reading them.
 
 Every part of a detector describes itself as plain JSON and tensors, and is restored from them by
 the function that stands beside. Here the parts are put together, and after reading they are held
@@ -59,7 +59,7 @@ def describe_fitted(fitted: Fitted) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
-    """What :func:`describe_fitted` described.
+    """Restore what :func:`describe_fitted` described.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def _stages(
 def _places(
     tensors: Tensors, stages: Sequence[Stage], config: Config, pictures: int
 ) -> NDArray[np.float64] | None:
-    """Where the training pictures lay; None where none was moved."""
+    """The places of parts in the training pictures; None where none was moved."""
     if not any(stage.name == Align.name for stage in stages):
         return None
     places = tensors["places"]
@@ -162,7 +162,7 @@ def _places(
 
 
 def _fitted_on(pictures: int, history: tuple[Change, ...]) -> int:
-    """How many pictures the fit was on, of what came and went since."""
+    """The number of pictures of the fit, from all that came and went since."""
     return pictures - sum(
         len(change.pictures) if change.action == "update" else -len(change.pictures)
         for change in history

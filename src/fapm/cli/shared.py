@@ -1,4 +1,4 @@
-"""What several commands share: options, fitting with progress, the report."""
+"""Parts that several commands share: options, fitting with progress, the report."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Report = Annotated[Path | None, typer.Option(help="folder for an HTML report")]
 
 
 def dash_for_stdout(target: str | None) -> str | None:
-    """What options for files make of what was typed: ``-`` for ``/dev/stdout`` and its like.
+    """Read the value of an option for files: ``-`` for ``/dev/stdout`` and its like.
 
     A file of that name must not be opened anew, much less replaced.
     """

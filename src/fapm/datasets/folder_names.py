@@ -1,4 +1,4 @@
-"""What the name of a folder, or a word in a table, says about the pictures there."""
+"""The meaning of a folder's name, or of a word in a table, for the pictures there."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _NEUTRAL = """
 
 
 def meaning(name: str) -> Meaning | None:
-    """What a folder of this name holds; None for an ordinary name.
+    """The kind of pictures in a folder of this name; None for an ordinary name.
 
     The whole name counts, not a word in it: ``label printer`` is a product, ``test rig`` a place.
     """

@@ -50,7 +50,7 @@ def plain(model: Any) -> Any:
 
 
 def operations() -> Any:
-    """What models are written in; it had another place in OpenVINO 2024."""
+    """The operations that models are made of; their module had another name in 2024."""
     return getattr(ov, "opset13", None) or import_module("openvino.runtime.opset13")
 
 
@@ -64,7 +64,7 @@ def streams_here() -> dict[str, int]:
 
 
 def save_model(model: Any, path: Path) -> None:
-    """Write an OpenVINO model to `path`, and its constants beside it with the suffix ``.bin``.
+    """Write an OpenVINO model to ``path``, and its constants beside it with the suffix ``.bin``.
 
     Raises
     ------

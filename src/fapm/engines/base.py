@@ -20,7 +20,7 @@ _MAX_THREADS = 1024
 
 @dataclass(frozen=True)
 class Runtime:
-    """How graphs are run. It changes the time they take, and not their results.
+    """Settings that run a graph. They change the time that it takes, and not its results.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Engine(Protocol):
 
 
 class EncoderRunner(Protocol):
-    """Frames, or tiles of them, in; feature maps out."""
+    """The compiled encoder: frames, or tiles of them, in; feature maps out."""
 
     name: str
 

@@ -159,7 +159,7 @@ def join(encoder: Any, head: Any) -> Any:
 
 
 def capabilities() -> tuple[str, ...]:
-    """What the CPU computes with fast, in OpenVINO's words: ``FP32``, ``BF16``, ``INT8`` ..."""
+    """Number formats that the CPU computes fast, in OpenVINO's words: ``FP32``, ``INT8`` ..."""
     return tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 

@@ -1,4 +1,4 @@
-"""Which alignment a fit uses: what is asked for, or what costs nothing on the good pictures."""
+"""Choose the alignment of a fit: the one asked for, or one that costs nothing on good pictures."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Audit:
         return np.argsort(-self.found.scores, kind="stable")
 
     def anomaly_map(self, number: int) -> NDArray[np.float32]:
-        """What made the picture's score, float32 ``[H, W]`` in its own geometry."""
+        """Anomaly map of the picture, float32 ``[H, W]`` in its own geometry."""
         frame = self.frames[number]
         smoothed = self._smooth(self.found.cells[number])
         restored = self.preparation.restore(smoothed, frame.traces)
@@ -91,7 +91,7 @@ def audit(
     """
     if len(pictures) < FEWEST:
         raise DatasetError(
-            f"audit: {len(pictures)} pictures do not show what is usual; {FEWEST} or more do"
+            f"audit: at least {FEWEST} pictures are needed to compare, {len(pictures)} were given"
         )
     require_command(config, "audit")
     config = config.model_copy(update={"precision": "fp32"})

@@ -1,4 +1,4 @@
-"""What a fit decides before it memorises: stages, precision and region, from a few pictures."""
+"""Decisions before a fit memorises: stages, precision and region, from a few pictures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BYTES = 400_000_000
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a fit decided.
+    """The decisions of a fit.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Prepared:
         copies: Copies = NO_COPIES,
         with_look: bool = False,
     ) -> Encoding:
-        """How all pictures become features."""
+        """The encoding of all pictures."""
         layout, shapes = self.preparation.layout, self.encoder.shapes
         return Encoding(
             config,
@@ -146,5 +146,5 @@ def _sample(
 
 
 def _tiles(frames: Sequence[NDArray[np.uint8]], layout: Layout) -> list[NDArray[np.uint8]]:
-    """What the encoder sees of frames: of each another tile, where they are cut."""
+    """Inputs of the encoder, from frames: of each another tile, where they are cut."""
     return [layout.cut(frame)[i % layout.tiles] for i, frame in enumerate(frames)]

@@ -46,7 +46,7 @@ _IDENTITY: Matrix = np.eye(3)[:2]
 
 @dataclass(frozen=True)
 class Template:
-    """What good parts look like, in one place.
+    """The look of good parts, in one place.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Registration:
-    """Where a frame shows the template.
+    """The place of the template in a frame.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ class Aligner:
             self._sweeps[motion] = [(pose, self._turned(pose)) for pose in poses]
 
     def register(self, frame: Frame) -> Registration:
-        """Where a frame, uint8 ``[S, S, 3]``, shows the template."""
+        """Find the template in a frame, uint8 ``[S, S, 3]``."""
         return self.register_grey(shrink(frame), len(frame))
 
     def register_grey(self, grey: Grey, edge: int) -> Registration:
@@ -301,7 +301,7 @@ def moved_box(
 
 
 def shrink(frame: Frame) -> Grey:
-    """What is registered of a frame: float32 ``[FINE, FINE]``."""
+    """The pixels of a frame that are registered: float32 ``[FINE, FINE]``."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     return cv2.resize(grey, (FINE, FINE), interpolation=cv2.INTER_AREA).astype(np.float32)
 
@@ -367,7 +367,7 @@ def correlation(template: Grey, grey: Grey) -> float:
 
 
 def warp_back(picture: NDArray[Any], matrix: Matrix, interpolation: int) -> NDArray[Any]:
-    """What lies at ``matrix`` of a picture, its border going on."""
+    """The part of a picture at ``matrix``; its border is repeated outside."""
     return cv2.warpAffine(
         picture, matrix, picture.shape[1::-1],
         flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,

@@ -134,7 +134,7 @@ class Axis:
         return covered
 
     def bounds(self, cell: int, cells: int) -> tuple[float, float]:
-        """Where a cell begins and how long it is, in shares of the edge."""
+        """Begin and length of a cell, in shares of the edge."""
         number, position = divmod(cell, cells // len(self.starts))
         extent = self.tile * len(self.starts) / cells
         return (self.starts[number] + position * extent) / self.pixels, extent / self.pixels
@@ -179,7 +179,7 @@ class Layout:
 
     @property
     def tiles(self) -> int:
-        """How many tiles a frame has."""
+        """The number of tiles of a frame."""
         return math.prod(self.tiling)
 
     @property
@@ -300,7 +300,7 @@ class Layout:
     def inspected_tiles(
         self, inside: Sequence[NDArray[np.bool_] | None], sizes: Sequence[tuple[int, int]]
     ) -> NDArray[np.bool_]:
-        """Which tiles have cells that are inspected, bool ``[T]``.
+        """Whether each tile has cells that are inspected, bool ``[T]``.
 
         Parameters
         ----------
@@ -317,7 +317,7 @@ class Layout:
         return np.asarray(by_tile.any(axis=(1, 3)).ravel(), np.bool_)
 
     def on_map(self, values: NDArray[Any]) -> NDArray[Any]:
-        """What is known of a frame's pixels ``[h, w]``, at those of its map."""
+        """Values per frame pixel ``[h, w]``, sampled at the map's pixels."""
         if self.map_shape == self.shape:
             return values
         rows, columns = (
@@ -350,7 +350,7 @@ class Layout:
         )
 
     def stretched(self, sizes: Sequence[tuple[int, int]]) -> str:
-        """How many pictures of these sizes (height, width) change their shape; empty if none."""
+        """A line on pictures of these sizes (height, width) that change shape; empty if none."""
         if self.picture is None:
             return ""
         off = [difference(self.picture, size) for size in sizes]
@@ -411,5 +411,5 @@ def _kept(shorter: int, ratio: float) -> int:
 
 
 def tile_count(pixels: int, tile: int, overlap: int) -> int:
-    """How many tiles cover an edge, if they overlap by at least ``overlap`` pixels."""
+    """The number of tiles that cover an edge and overlap by at least ``overlap`` pixels."""
     return 1 + math.ceil((pixels - tile) / (tile - overlap))

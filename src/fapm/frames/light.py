@@ -98,7 +98,7 @@ class Light(Stage):
         return light
 
     def table(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What each of the 256 grey levels of a frame becomes, uint8 ``[256]``.
+        """The new value of each of the 256 grey levels of a frame, uint8 ``[256]``.
 
         A gain; but what may have been clipped in a frame that is too bright goes up to
         :attr:`white`, since nobody knows how bright it was, and where the good pictures are

@@ -115,13 +115,13 @@ class Frame:
         return np.eye(2, 3) if found is None else found.matrix
 
     def without_pixels(self) -> Frame:
-        """What is kept of a frame once it is encoded."""
+        """The part of a frame that is kept once it is encoded."""
         return replace(self, pixels=np.empty((0, 0, 3), np.uint8), turned=())
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture becomes a frame, and how a map or a place of the frame goes back.
+    """The way from a picture to its frame, and the way back of a map or a place.
 
     Attributes
     ----------
@@ -219,13 +219,13 @@ class Preparation:
         return anomaly_map
 
     def inspected(self, traces: Mapping[str, Any]) -> NDArray[np.bool_] | None:
-        """What is inspected of the frame before all stages, bool ``[h, w]``; None: everything."""
+        """The inspected pixels of the frame before all stages, bool ``[h, w]``; None: all."""
         if self.roi is None:
             return None
         return self.restore(self.roi.inside.astype(np.float32), traces) >= 0.5
 
     def place(self, cell: int, cells: tuple[int, int], traces: Mapping[str, Any]) -> Rectangle:
-        """Where in the picture a cell of a map of ``H, W`` cells lies, in shares of its edges."""
+        """The place in the picture of a cell of a map of ``H, W`` cells, in shares of its edges."""
         box = self.layout.cell_box(cell, cells)
         for stage in reversed(self.stages):
             if stage.name in traces:

@@ -29,7 +29,7 @@ from fapm.system.paths import is_file
 
 @dataclass(frozen=True)
 class Roi:
-    """What of a frame is inspected.
+    """The region of a frame that is inspected.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Roi:
     drawn_on: tuple[int, int] | None = None
 
     def described(self) -> Described:
-        """What a bundle holds of it."""
+        """Describe it for a bundle."""
         drawn_on = self.drawn_on and list(self.drawn_on)
         return {"share": float(self.inside.mean()), "drawn_on": drawn_on}, {"roi": self.inside}
 
@@ -52,7 +52,7 @@ class Roi:
     def restored(
         cls, described: Mapping[str, Any] | None, tensors: Tensors, shape: tuple[int, int]
     ) -> Roi | None:
-        """What :meth:`described` described, in a frame of ``h, w``; None of nothing.
+        """Restore what :meth:`described` described, in a frame of ``h, w``; None of nothing.
 
         Raises
         ------
@@ -79,7 +79,7 @@ Region: TypeAlias = "str | Path | NDArray[np.bool_] | Mapping[str, Any]"
 
 
 class Regions(NamedTuple):
-    """What people say of the region to inspect; see :func:`drawn_roi`.
+    """The region to inspect, as people give it; see :func:`drawn_roi`.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class Polygons(BaseModel):
 
 
 def drawn_roi(roi: Region | None, ignore: Region | None, layout: Layout) -> Roi | None:
-    """What is inspected of a frame: what is inside ``roi`` and not inside ``ignore``.
+    """The region of a frame that is inside ``roi`` and not inside ``ignore``.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def drawn_roi(roi: Region | None, ignore: Region | None, layout: Layout) -> Roi 
 
 
 def intersection(one: Roi, other: Roi) -> Roi:
-    """What is inside both.
+    """The region that is inside both.
 
     Raises
     ------

@@ -91,7 +91,7 @@ class Stage(ABC):
 
     @abstractmethod
     def described(self) -> Described:
-        """What a bundle keeps: plain JSON, and tensors by name."""
+        """Describe it for a bundle: plain JSON, and tensors by name."""
 
     @classmethod
     @abstractmethod

@@ -37,7 +37,8 @@ PROOF = 32
 def export(now: Snapshot, kind: str, folder: Path, frames: Sequence[NDArray[np.uint8]]) -> float:
     """Write ``model.onnx``, or ``model.xml`` and ``model.bin``, with ``detector.json`` beside.
 
-    What was written is run before it gets its name; a file that says something else is none.
+    The exported file is run and compared before it is moved into place; one that disagrees is
+    discarded.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def export(now: Snapshot, kind: str, folder: Path, frames: Sequence[NDArray[np.u
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:
-    """What a program needs besides the graph, to make frames and to judge scores."""
+    """Facts that a program needs besides the graph, to make frames and to judge scores."""
     config, layout, levels = fitted.config, fitted.layout, fitted.calibration
     height, width = layout.shape
     drawn = None if fitted.roi is None else fitted.roi.drawn_on

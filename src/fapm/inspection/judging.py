@@ -1,4 +1,4 @@
-"""What an engine says of frames, judged: predictions in the geometry of the pictures."""
+"""Judge the results of an engine: predictions in the geometry of the pictures."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class Prediction:
 
     @property
     def inspected(self) -> NDArray[np.bool_] | None:
-        """What of the picture was inspected, bool ``[H, W]``; None: everything."""
+        """Whether each pixel of the picture was inspected, bool ``[H, W]``; None: everything."""
         if self.roi is None:
             return None
         roi = self.roi.astype(np.float32)
@@ -151,7 +151,7 @@ class Prediction:
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Where the anomaly map is above its threshold; the region with the highest peak first.
+        """Places where the map is above its threshold; the region with the highest peak first.
 
         They are looked for in the frame's map, and only there in the picture's own size: a picture
         whose map stays below the threshold costs next to nothing.

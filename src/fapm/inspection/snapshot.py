@@ -11,7 +11,7 @@ from fapm.system.forks import Once
 
 
 class Snapshot:
-    """What a detector knows at one moment, and what judges by it. It is never changed.
+    """The memory of a detector at one moment, with its engine. It is never changed.
 
     Whoever learns makes another one. A prediction takes one at its start, so that its score, its
     threshold and the picture it names are of one memory.
@@ -31,7 +31,7 @@ class Snapshot:
 
     @property
     def engine(self) -> Engine:
-        """What runs the graph; made when it is first needed, by one thread."""
+        """The engine that runs the graph; made when it is first needed, by one thread."""
         return self._engine()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ class Stages:
     inference: float = 0.0
 
     def slowest(self, seconds: float) -> str:
-        """What ``seconds`` in all were spent on most; what is in no stage is writing."""
+        """The stage that took most of ``seconds`` in all; time outside the stages is writing."""
         writing = seconds - self.decode - self.inference
         shares = {"decoding": self.decode, "inference": self.inference, "writing": writing}
         return max(shares, key=lambda name: shares[name])
@@ -43,7 +43,7 @@ def judge_pictures(
     stages: Stages,
     drift: DriftMonitor | None,
 ) -> Iterator[Prediction | Failure]:
-    """What :meth:`fapm.Detector.stream` yields.
+    """Judge pictures one after the other, for :meth:`fapm.Detector.stream`.
 
     Parameters
     ----------

@@ -104,7 +104,7 @@ def lasting(picture: object) -> Any:
 
 
 def name_of(picture: object, name: str) -> str:
-    """What a picture is called: by its path or that of its file, or else ``name``."""
+    """The name of a picture: its path or that of its file, or else ``name``."""
     if is_path(picture):
         return os.fspath(cast("str", picture))
     attribute = "filename" if isinstance(picture, Image.Image) else "name"
@@ -165,7 +165,7 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ND
     ImageError
         The file is missing, empty, damaged, no picture, smaller than 2 x 2, of a sample type
         without a fixed range (float, signed, 32 bit), of a kind that is not decoded rightly, or has
-        more than `max_pixels` pixels. The size is judged from the header, before anything is
+        more than ``max_pixels`` pixels. The size is judged from the header, before anything is
         decoded.
     """
     return read(Path(path), max_pixels=max_pixels).pixels
@@ -174,11 +174,11 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ND
 def read_reduced(
     path: str | os.PathLike[str], edge: int, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """:func:`read_image` for what is going to be resized to `edge` pixels or less.
+    """:func:`read_image` for what is going to be resized to ``edge`` pixels or less.
 
     A JPEG is averaged to a half, or decoded at a quarter or an eighth, as long as both of its edges
-    keep `edge` pixels: several times as fast, with no change in accuracy (measured,
-    `docs/decisions.md`).
+    keep ``edge`` pixels: several times as fast, with no change in accuracy (measured,
+    ``docs/decisions.md``).
 
     Returns
     -------
@@ -213,7 +213,7 @@ def read_size(picture: object, name: str = "array") -> tuple[int, int]:
 
 
 def read_levels(path: str | Path) -> tuple[NDArray[Any], bool]:
-    """What a mask shows: one number for each pixel, 0 where it is black.
+    """Read a mask: one number for each pixel, 0 where it is black.
 
     Where all colours are black, the numbers of the palette count, or the transparency.
 
@@ -240,7 +240,7 @@ def read_levels(path: str | Path) -> tuple[NDArray[Any], bool]:
 def as_image(array: object, name: str = "array") -> NDArray[np.uint8]:
     """An array as :func:`read_image` would have returned it.
 
-    `array` is ``uint8``: grey ``[H, W]`` or ``[H, W, 1]``, RGB ``[H, W, 3]``, or RGBA
+    ``array`` is ``uint8``: grey ``[H, W]`` or ``[H, W, 1]``, RGB ``[H, W, 3]``, or RGBA
     ``[H, W, 4]``, which is laid over black. RGB is not copied when it is contiguous.
 
     Returns
@@ -250,7 +250,7 @@ def as_image(array: object, name: str = "array") -> NDArray[np.uint8]:
     Raises
     ------
     ImageError
-        Anything else; the message starts with `name`.
+        Anything else; the message starts with ``name``.
     """
     with _named(name):
         return _from_array(array).pixels

@@ -73,7 +73,7 @@ def rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
 
     Returns
     -------
-    ``uint8 [H, W, 3]`` as `image`.
+    ``uint8 [H, W, 3]`` as ``image``.
     """
     height, width = image.shape[:2]
     centre = ((width - 1) / 2, (height - 1) / 2)

@@ -25,10 +25,10 @@ _SYNCED_EVERY = 1.0  # seconds of lines that a crash of the machine may cost
 
 @contextmanager
 def replaced_when_complete(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends well, and else vanishes.
+    """A new file that takes the place of ``path`` when the block ends well, and else vanishes.
 
-    Where `path` is a link it stays one, and what it leads to is replaced. The new file has the mode
-    of the old one, and its owner where that is permitted. A pipe or a device is written into.
+    Where ``path`` is a link it stays one, and what it leads to is replaced. The new file has the
+    mode of the old one, and its owner where that is permitted. A pipe or a device is written into.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def keep_before(path: Path) -> Path | None:
 
 @contextmanager
 def growing(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """What takes lines into a file as they are made, and leaves them there whatever happens next.
+    """A writer that puts lines into a file as they are made, and never takes them back.
 
     A file that was there before keeps its content until the first line, and its place: links,
     mode and owner stay. A line that does not fit any more is not left there in part. A pipe or a
@@ -125,7 +125,7 @@ def cut_name(stem: str, ending: str, longest: int) -> str:
 
 
 def make_directory(path: Path) -> None:
-    """Create `path` and what is above it.
+    """Create ``path`` and what is above it.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def _refuse_closed(folder: Path, path: Path) -> None:
 
 
 class _NamedFile(io.FileIO):
-    """A file whose errors name `path`, under which people know it."""
+    """A file whose errors name ``path``, under which people know it."""
 
     def __init__(self, file: Path | int, mode: str, path: Path) -> None:
         self._path = path
@@ -287,7 +287,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _take_over(old: Path, new: Path) -> None:
-    """Give `new` the owner, the group and the mode of `old`, as far as that is permitted."""
+    """Give ``new`` the owner, the group and the mode of ``old``, as far as that is permitted."""
     try:
         was = old.stat()
     except OSError:  # there is none

@@ -20,7 +20,7 @@ _LIGHT = 0.06
 
 @dataclass(frozen=True)
 class Copies:
-    """Which copies of each picture are memorised with it.
+    """The copies of each picture that are memorised with it.
 
     Attributes
     ----------

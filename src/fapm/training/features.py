@@ -27,7 +27,7 @@ BATCH = 4
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures become features: the same way at fit, update and audit.
+    """The way from pictures to features, the same at fit, update and audit.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class Encoding:
 
 
 def placed(frames: Sequence[Frame]) -> NDArray[np.float64] | None:
-    """Where parts lay, float64 ``[N, 2, 3]`` as :attr:`Fitted.places`."""
+    """The places of parts, float64 ``[N, 2, 3]`` as :attr:`Fitted.places`."""
     found = [frame.registration for frame in frames]
     matrices = [registration.matrix for registration in found if registration is not None]
     return np.stack(matrices) if matrices else None
@@ -158,7 +158,7 @@ def append_features(
     spool: Spool,
     inspected: NDArray[np.bool_] | None = None,
 ) -> None:
-    """What is memorised of frames RGB uint8 ``[h, w, 3]``, onto the end of ``spool``.
+    """Append to ``spool`` the features of frames RGB uint8 ``[h, w, 3]`` that are memorised.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ class _Patch(NamedTuple):
 
 
 def _rows(bank: MemoryBank, patch: int) -> slice:
-    """Where in the bank the keys of a patch are."""
+    """The positions in the bank of the keys of a patch."""
     return slice(int(bank.offsets[patch]), int(bank.offsets[patch + 1]))
 
 

@@ -84,7 +84,7 @@ def find_picture(names: Sequence[str], wanted: str) -> int:
     Raises
     ------
     DatasetError
-        None is called so, or several are; the message names them, or near ones.
+        None matches, or several do; the message names them, or near ones.
     """
     path = wanted.replace("\\", "/")
     if path.removeprefix("./") != path and path[2:] in names:
@@ -96,16 +96,14 @@ def find_picture(names: Sequence[str], wanted: str) -> int:
     if found:
         called = first_few([names[i] for i in found])
         raise DatasetError(
-            f"{wanted}: {len(found)} pictures are called so: {called}; give the whole name, "
+            f"{wanted}: {len(found)} pictures match: {called}; give the whole name, "
             f"with ./ before it: ./{names[found[0]]}"
         )
     stem = path.rpartition("/")[2].rpartition(".")[0]
     near = [name for name in names if stem and stem in name]
     near = near or difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
     known = ", ".join(near[:_NAMED]) if near else f"{names[0]} ... {names[-1]}"
-    raise DatasetError(
-        f"{wanted}: no picture of this detector; {'near it' if near else 'there are'}: {known}"
-    )
+    raise DatasetError(f"{wanted}: no training picture of that name; this detector has {known}")
 
 
 def key_total(banks: Sequence[MemoryBank]) -> int:
@@ -148,5 +146,5 @@ def _without(bank: MemoryBank, picture: int, name: str) -> MemoryBank:
 
 
 def _shifted(position: int, removed: int) -> int:
-    """Where a picture goes when an earlier one is removed."""
+    """The position of a picture once the one at ``removed`` is gone."""
     return position - (position > removed)

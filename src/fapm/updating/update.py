@@ -278,7 +278,7 @@ def _warnings(
     still: NDArray[np.bool_],
     calibration: Calibration,
 ) -> tuple[str, ...]:
-    """What new pictures looked like to the memory without them."""
+    """Lines on new pictures that were unusual to the memory without them."""
     foreign = shares > FOREIGN
     alarms = (scores > calibration.threshold) & ~foreign
     said = []

@@ -1,4 +1,7 @@
-"""What this machine offers. Each line is found out by itself: a broken library costs its own."""
+"""Engines, precisions and libraries of this machine, each checked by itself.
+
+A broken library costs its own line only.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def _precisions() -> str:
 
 
 def _precision() -> str:
-    """What ``--precision auto`` tries first at fit."""
+    """The precision that ``--precision auto`` tries first at fit."""
     return "fp32 (int8 needs nncf)" if _installed("nncf") == "not installed" else "int8 if accurate"
 
 

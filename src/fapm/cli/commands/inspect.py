@@ -67,7 +67,7 @@ def inspect_command(
     drift: Annotated[
         str | None,
         typer.Option(
-            help="JSON file of what drifted, - for stdout; a file that is there is continued",
+            help="drift state as JSON (- for stdout); an existing file is continued",
             callback=dash_for_stdout,
         ),
     ] = None,
@@ -150,7 +150,7 @@ def _tell(found: Summary, quiet: bool, *, failed: bool) -> None:
 
 @contextmanager
 def _monitor(target: str | None, detector: Detector, quiet: bool) -> Iterator[DriftMonitor | None]:
-    """What watches for drift, if anybody wants it: new, or as the file says; written at the end."""
+    """A monitor, if anybody wants one: new, or as the file says; it is written at the end."""
     if target is None:
         yield None
         return
