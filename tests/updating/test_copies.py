@@ -36,7 +36,7 @@ def test_a_turned_copy_is_known_after_an_update_as_after_a_fit(quarters: int) ->
     detector, copy = fitted(good_pictures(10), rotations=4), turned(marked(50), quarters)
     before = detector.score(copy)
     known = fitted([*good_pictures(10), marked(50)], rotations=4).score(copy)
-    after = detector.update([marked(50)]).score(copy)
+    after = detector.update([marked(50)], force=True).score(copy)
     assert known < 0.4 * before
     assert before - after > 0.9 * (before - known)
 
@@ -44,7 +44,7 @@ def test_a_turned_copy_is_known_after_an_update_as_after_a_fit(quarters: int) ->
 def test_keys_of_copies_belong_to_the_new_picture_and_lie_in_it() -> None:
     detector = fitted(good_pictures(4), rotations=4, augment=2)
     old = detector.fitted_
-    detector.update([marked(50), marked(51)])
+    detector.update([marked(50), marked(51)], force=True)
     held = detector.fitted_
     assert held.pictures[4:] == ("array 0 (2)", "array 1 (2)")
     assert len(held.calibration.scores) == 6
@@ -73,7 +73,7 @@ def test_disturbed_copies_bring_keys_as_a_fit_s_would() -> None:
     keys = {}
     for augment in (0, 3):
         detector = fitted(good_pictures(4), augment=augment)
-        detector.update([good(60), good(61)])
+        detector.update([good(60), good(61)], force=True)
         whole = fitted([*good_pictures(4), good(60), good(61)], augment=augment)
         grown, fresh = (sum(len(bank.keys) for bank in d.fitted_.banks) for d in (detector, whole))
         assert grown == pytest.approx(fresh, rel=0.02)
@@ -85,6 +85,6 @@ def test_a_disturbed_copy_is_known_after_an_update() -> None:
     moved = np.roll(marked(50), 1, axis=1)
     scores = []
     for augment in (0, 8):
-        detector = fitted(good_pictures(6), augment=augment).update([marked(50)])
+        detector = fitted(good_pictures(6), augment=augment).update([marked(50)], force=True)
         scores.append(detector.score(moved) / detector.score(marked(50)))
     assert scores[1] < scores[0]
