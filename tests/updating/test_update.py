@@ -428,7 +428,7 @@ def test_what_cannot_be_updated_or_forgotten_is_refused(
     line = refusal("forget", model, "000.jpg")
     assert line.startswith("000.jpg: no training picture of that name; this detector has 000.png")
     assert refusal("forget", tmp_path / "no.fapm", "000.png").startswith(f"{tmp_path / 'no.fapm'}:")
-    assert refusal("forget", model, "two\nlines").startswith("two lines: no picture of this")
+    assert refusal("forget", model, "two\nlines").startswith("two lines: no training picture of")
     assert "no such directory" in refusal(
         "forget", model, "000.png", "-o", tmp_path / "missing" / "x.fapm"
     )
