@@ -20,8 +20,9 @@ from fapm.config import Config
 from fapm.datasets.loading import load_dataset
 from fapm.encoder.weights import create_encoder
 from fapm.engines.base import Runtime
-from fapm.fitting.alignment import choose_template
+from fapm.fitting.alignment import choose_alignment
 from fapm.fitting.precision import choose_encoder
+from fapm.frames.layout import layout_of
 from fapm.pictures import codec
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
@@ -51,19 +52,13 @@ def main() -> None:
                     picture, turn, (width, height), flags=cv2.INTER_CUBIC,
                     borderMode=cv2.BORDER_REFLECT_101,
                 )  # fmt: skip
-            frames.append(
-                codec.prepare(picture, config.resize, config.crop, encoder.spec.interpolation)
-            )
+            frames.append(layout_of(config).frame(picture, encoder.spec.interpolation))
         frozen, _ = choose_encoder(encoder, config, runtime, lambda: frames[:64])  # noqa: B023
         draws = [(n, seed) for n in arguments.counts for seed in range(arguments.draws)]
         for count, seed in [*draws, (len(frames), 0)]:
             drawn = np.random.default_rng(seed).choice(len(frames), count, replace=False)
             good = [frames[i] for i in np.sort(drawn)]
-
-            def some(most: int) -> list[np.ndarray]:
-                return good[:: -(-len(good) // most)]  # noqa: B023
-
-            _, reason = choose_template(some, config, frozen, runtime)
+            _, reason = choose_alignment(good, config, frozen, runtime)
             print(f"{name}, {count} good pictures, draw {seed}: {reason}", flush=True)
 
 

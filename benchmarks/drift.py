@@ -27,8 +27,9 @@ import fapm
 from fapm.bundle.baseline import Baseline
 from fapm.datasets.loading import load_dataset
 from fapm.detector import Detector
+from fapm.frames.layout import layout_of
 from fapm.frames.look import Look, look
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.preparation import Frame, Preparation
 from fapm.inspection.drift import DriftMonitor
 from fapm.pictures import codec
 
@@ -110,7 +111,9 @@ def judged(detector: Detector, frames: list[Picture]) -> Seen:
 def prepared(detector: Detector, paths: list[Path]) -> list[Picture]:
     spec = detector.fitted_.encoder.spec
     read = [
-        read_frame(p, detector.config, spec.interpolation, max_pixels=codec.MAX_PIXELS)
+        Preparation(layout_of(detector.config), spec.interpolation).read(
+            p, max_pixels=codec.MAX_PIXELS
+        )
         for p in paths
     ]
     return [frame.pixels for frame in read if isinstance(frame, Frame)]

@@ -21,7 +21,8 @@ import numpy as np
 import fapm
 from fapm.config import Config
 from fapm.datasets.loading import load_dataset
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.layout import layout_of
+from fapm.frames.preparation import Frame, Preparation
 from fapm.measure.metrics import auroc
 from fapm.pictures import codec
 
@@ -33,7 +34,8 @@ SETTINGS: dict[str, dict[str, Any]] = {"plain": {}, "--augment 15": {"augment": 
 def frames_of(paths: list[Path]) -> list[Any]:
     """Frames as the embedded encoder takes them, decoded once."""
     read = [
-        read_frame(path, Config.create(), "bicubic", max_pixels=codec.MAX_PIXELS) for path in paths
+        Preparation(layout_of(Config.create()), "bicubic").read(path, max_pixels=codec.MAX_PIXELS)
+        for path in paths
     ]
     return [frame.pixels for frame in read if isinstance(frame, Frame)]
 

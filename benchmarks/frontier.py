@@ -38,7 +38,8 @@ from fapm.encoder.weights import create_encoder
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder
 from fapm.fitting.precision import choose_encoder
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.layout import layout_of
+from fapm.frames.preparation import Frame, Preparation
 from fapm.graph.reference import Search, aggregate
 from fapm.measure.metrics import auroc
 from fapm.pictures import codec
@@ -86,7 +87,9 @@ def encode(
     rows = []
     for start in range(0, len(paths), _BATCH):
         frames = [
-            read_frame(path, config, encoder.spec.interpolation, max_pixels=codec.MAX_PIXELS)
+            Preparation(layout_of(config), encoder.spec.interpolation).read(
+                path, max_pixels=codec.MAX_PIXELS
+            )
             for path in paths[start : start + _BATCH]
         ]
         pixels = [frame.pixels for frame in frames if isinstance(frame, Frame)]

@@ -31,7 +31,8 @@ from fapm.encoder.freeze import freeze
 from fapm.encoder.weights import EMBEDDED, create_encoder
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.layout import layout_of
+from fapm.frames.preparation import Frame, Preparation
 from fapm.graph.reference import Search
 from fapm.measure.metrics import auroc
 from fapm.memory import patches
@@ -40,7 +41,6 @@ from fapm.memory.coreset import distance_score
 from fapm.memory.geometry import cells_by_patch
 from fapm.pictures import codec
 from fapm.pictures.masks import read_masks
-from fapm.pictures.resize import prepare_mask
 from fapm.training.banks import layer_budgets, memorise_layer
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "screw")
@@ -127,8 +127,8 @@ def encode(root: Path, config: Config) -> Encoded:
     def features(samples: Sequence[Sample]) -> list[Tensor]:
         layers: list[list[NDArray[np.float32]]] = [[] for _ in encoder.spec.layers]
         for sample in samples:
-            frame = read_frame(
-                sample.path, config, encoder.spec.interpolation, max_pixels=codec.MAX_PIXELS
+            frame = Preparation(layout_of(config), encoder.spec.interpolation).read(
+                sample.path, max_pixels=codec.MAX_PIXELS
             )
             assert isinstance(frame, Frame), frame
             for layer, found in zip(layers, runner.features([frame.pixels]), strict=True):
@@ -152,7 +152,7 @@ def _masks(samples: Sequence[Sample], config: Config) -> NDArray[np.bool_] | Non
         if sample.masks:
             height, width = codec.read_image(sample.path).shape[:2]
             mask = read_masks(sample.masks, height, width).inside
-            masks[number] = prepare_mask(mask, config.resize, config.crop)
+            masks[number] = layout_of(config).mask(mask)
     return masks
 
 

@@ -24,12 +24,12 @@ from fapm.encoder.freeze import freeze
 from fapm.encoder.weights import create_encoder
 from fapm.engines.base import EncoderRunner, Runtime
 from fapm.engines.opening import open_encoder
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.layout import layout_of
+from fapm.frames.preparation import Frame, Preparation
 from fapm.graph.reference import Search, aggregate
 from fapm.measure.metrics import auroc
 from fapm.pictures import codec
 from fapm.pictures.masks import read_masks
-from fapm.pictures.resize import prepare_mask
 from paper_choices import memorise
 
 DATA_SETS = ("mvtec/bottle", "mvtec/transistor", "magnetic_tile", "screw")
@@ -40,7 +40,9 @@ def features(samples: list[Sample], config: Config, runner: EncoderRunner) -> li
     """Per layer float32 ``[N, C, H, W]``, pooled."""
     each = []
     for sample in samples:
-        frame = read_frame(sample.path, config, "bicubic", max_pixels=codec.MAX_PIXELS)
+        frame = Preparation(layout_of(config), "bicubic").read(
+            sample.path, max_pixels=codec.MAX_PIXELS
+        )
         assert isinstance(frame, Frame)
         maps = runner.features([frame.pixels])
         each.append(aggregate([torch.from_numpy(f) for f in maps], config))
@@ -79,7 +81,7 @@ def row(
             if sample.masks:
                 height, width = codec.read_image(sample.path).shape[:2]
                 read = read_masks(sample.masks, height, width).inside
-                mask[:] = prepare_mask(read, config.resize, config.crop)
+                mask[:] = layout_of(config).mask(read)
         pixel = auroc(masks, maps)
     return image, pixel, sum(bank.keys.nbytes for bank in banks) / 1e6
 

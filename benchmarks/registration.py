@@ -22,6 +22,7 @@ from fapm.datasets.loading import load_dataset
 from fapm.fitting.alignment import learn
 from fapm.frames.align import Aligner
 from fapm.pictures import codec
+from fapm.pictures.resize import resize_image
 
 EDGE = 224
 # Largest angle, scales, largest shift.
@@ -49,7 +50,7 @@ def main() -> None:
           "| 95 % ms |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
     for name in arguments.only:
         paths = [sample.path for sample in load_dataset(arguments.root / name).train][:104]
-        frames = [codec.prepare(codec.read_image(p), EDGE, None, "bicubic") for p in paths]
+        frames = [resize_image(codec.read_image(p), EDGE, EDGE) for p in paths]
         for motion, moves in ABLE.items():
             aligner = Aligner(learn(frames[:64], motion))  # type: ignore[arg-type]
             for move in moves:

@@ -25,6 +25,7 @@ from fapm.detector import Detector
 from fapm.engines import openvino_engine as openvino
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder
+from fapm.frames.layout import layout_of
 from fapm.measure.benchmark import synthetic_pictures
 from fapm.measure.timing import Stage
 from fapm.pictures import codec
@@ -46,7 +47,7 @@ def latency(config: Config, share: float, rounds: int) -> None:
     narrow["at fit"] = Detector(config).fit(pictures, roi=roi)
     encoder = open_encoder(whole.fitted_.encoder, Runtime())
     how = whole.fitted_.encoder.spec.interpolation
-    frame = codec.prepare(pictures[0], config.resize, config.crop, how)
+    frame = layout_of(config).frame(pictures[0], how)
 
     features = dict(enumerate(encoder.features([frame])))
 
@@ -86,9 +87,7 @@ def reach(folder: Path, config: Config) -> None:
     detector = Detector(config).fit([sample.path for sample in data.train], roi=roi)
     how = detector.fitted_.encoder.spec.interpolation
     frames = [
-        codec.prepare(codec.read_image(s.path), config.resize, config.crop, how)
-        for s in data.test
-        if s.label == 0
+        layout_of(config).frame(codec.read_image(s.path), how) for s in data.test if s.label == 0
     ]
     before = detector.score(frames)
     print(f"\n{folder.name}, {len(frames)} good pictures, threshold {detector.threshold_:.2f}\n")

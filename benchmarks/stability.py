@@ -22,7 +22,8 @@ from fapm.bundle.fitted import Fitted
 from fapm.datasets.loading import load_dataset
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_engine
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.layout import layout_of
+from fapm.frames.preparation import Frame, Preparation
 from fapm.measure.metrics import auroc
 from fapm.pictures import codec
 
@@ -35,8 +36,8 @@ def scores(fitted: Fitted, paths: list[Path]) -> NDArray[np.float32]:
     """Image scores, float32 ``[N]``."""
     engine = open_engine(fitted, Runtime())
     read = [
-        read_frame(
-            path, fitted.config, fitted.encoder.spec.interpolation, max_pixels=codec.MAX_PIXELS
+        Preparation(layout_of(fitted.config), fitted.encoder.spec.interpolation).read(
+            path, max_pixels=codec.MAX_PIXELS
         )
         for path in paths
     ]

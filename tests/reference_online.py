@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+import reference
+
 Floats = NDArray[np.float64]
 
 
@@ -52,3 +54,47 @@ def nearest_pictures(
             )[:count]
             result[picture, cell, : len(distances)] = distances
     return result
+
+
+def unlike_others(
+    layers: Sequence[Floats],
+    inside: Sequence[NDArray[np.bool_]],
+    grid: int,
+    radius: int,
+    outlying: Sequence[int],
+) -> Floats:
+    """How unlike the others pictures are, ``[N, H, W]`` on the finest map; 0 where not inspected.
+
+    Per cell the mean distance to the two nearest pictures that are not ``outlying``, of the six
+    nearest, in units of the layer's median; the layers' sum.
+
+    ``layers``: ``[N, C, H, W]`` each; ``inside``: which of their cells are inspected ``[H, W]``.
+    """
+    height, width = max((f.shape[2:] for f in layers), key=lambda size: size[0] * size[1])
+    total = np.zeros((len(layers[0]), height, width))
+    for features, seen in zip(layers, inside, strict=True):
+        numbers = reference.patch_numbers(*features.shape[2:], grid)
+        columns = min(grid, features.shape[3])
+        means = np.zeros((len(features), *features.shape[2:]))
+        for n, y, x in np.ndindex(means.shape):
+            if not seen[y, x]:
+                continue
+            patch = divmod(int(numbers[y, x]), columns)
+            near = [
+                (i, j)
+                for i, j in np.argwhere(seen)
+                if max(abs(np.subtract(divmod(int(numbers[i, j]), columns), patch))) <= radius
+            ]
+            others = sorted(
+                (min(np.linalg.norm(features[n, :, y, x] - f[:, i, j]) for i, j in near), number)
+                for number, f in enumerate(features)
+                if number != n
+            )[:6]
+            known = [distance for distance, number in others if number not in outlying][:2]
+            known += [others[-1][0]] * (2 - len(known))
+            means[n, y, x] = np.mean(known)
+        counted = np.sort(means[:, seen].ravel())
+        means /= counted[(len(counted) - 1) // 2]
+        total += reference.nearest_upsampling(means, height, width)
+    shown = max(inside, key=np.size)
+    return total * shown

@@ -14,7 +14,7 @@ from fapm.config import Config
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder, open_engine
 from fapm.graph.reference import aggregate
-from fapm.pictures.resize import prepare
+from framing import prepare
 
 Mask = NDArray[np.bool_]
 ENGINES = ("torch", "openvino", "onnxruntime")

@@ -19,7 +19,7 @@ from fapm.engines.base import Runtime
 from fapm.errors import ConfigError, FapmError
 from fapm.measure.aupimo import aupimo
 from fapm.measure.metrics import aupro, auroc
-from fapm.pictures.codec import prepare
+from framing import prepare
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -83,6 +83,7 @@ def same_memory(one: Detector, other: Detector) -> None:
     assert one.threshold_ == other.threshold_
     assert one.fitted_.pictures == other.fitted_.pictures
     assert one.config == other.config
+    assert one.fitted_.preparation == other.fitted_.preparation
 
 
 # --- the same as our own detector -----------------------------------------------------------------
@@ -189,10 +190,24 @@ def test_exported_graphs_say_the_same(trained: tuple[Fapm, Path], tmp_path: Path
         model.to_onnx(tmp_path, input_size=(32, 32))
 
 
-@pytest.mark.parametrize("knob", [{"align": "shift"}, {"light": "gain"}], ids=str)
-def test_what_is_not_in_its_graph_is_refused(knob: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=f"{min(knob)}: a graph in anomalib"):
-        Fapm(**knob)  # type: ignore[arg-type]
+SQUARE = "hands over square frames"
+AS_THEY_ARE = "hands over frames as they are"
+
+
+@pytest.mark.parametrize(
+    ("knob", "reason"),
+    [
+        ({"tile": 64}, SQUARE),
+        ({"keep_aspect": True}, SQUARE),
+        ({"flat_field": True}, AS_THEY_ARE),
+        ({"light": "gain"}, AS_THEY_ARE),
+        ({"align": "shift"}, AS_THEY_ARE),
+    ],
+    ids=str,
+)
+def test_what_is_not_in_its_graph_is_refused(knob: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"{min(knob)}: anomalib {reason}; leave it out"):
+        Fapm(**knob)
 
 
 def test_knobs_that_are_wrong() -> None:

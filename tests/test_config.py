@@ -29,6 +29,8 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("crop", 31),
     ("crop", 4097),
     ("crop", "centre"),
+    ("flat_field", ""),
+    ("flat_field", 7),
     ("keep_aspect", "perhaps"),
     ("keep_aspect", None),
     ("tile", 31),
@@ -272,18 +274,19 @@ def test_a_crop_larger_than_the_picture() -> None:
         ({"overlap": 8}, "overlap: there are no tiles; give --tile too"),
         ({"tile_scale": 0.5}, "tile_scale: there are no tiles; give --tile too"),
         ({"tile": 64, "overlap": 33}, "overlap: 33 is more than half of tile 64"),
-        ({"tile": 64, "align": "shift"}, "tile: does not go with align; use either"),
-        ({"tile": 64, "rotations": 2}, "tile: does not go with rotations; use either"),
-        ({"tile": 64, "crop": 64}, "tile: does not go with crop; use either"),
-        ({"keep_aspect": True, "crop": 64}, "keep_aspect: does not go with crop; use either"),
         (
-            {"tile": 64, "coarse_upsampling": "row-order"},
-            "tile: does not go with coarse-upsampling; use either",
+            {"tile": 64, "align": "shift"},
+            "tile: does not go with align: only whole, square frames are registered; use either",
         ),
-        ({"tile": 64, "keep_aspect": True}, "tile: does not go with keep-aspect; use either"),
         (
             {"tile": 64, "resize": 512},
-            "resize: tiles are cut from pictures as they are; use --tile-scale to shrink them",
+            "tile: does not go with resize: tiles are cut from pictures as they are; --tile-scale "
+            "shrinks them; use either",
+        ),
+        (
+            {"keep_aspect": True, "crop": 64},
+            "keep_aspect: does not go with crop: a crop is square; --roi leaves parts of a "
+            "picture out; use either",
         ),
     ],
 )

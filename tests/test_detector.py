@@ -173,12 +173,13 @@ def test_a_limit_on_pixels_holds_for_fit_and_predict(folder: Path, detector: Det
         lambda d, path: d.predict(good(0)),
         lambda d, path: d.score(good(0)),
         lambda d, path: next(d.stream([good(0)])),
+        lambda d, path: d.warm(),
         lambda d, path: d.save(path),
         lambda d, path: d.threshold_,
         lambda d, path: d.notes_,
         lambda d, path: d.fitted_,
     ],
-    ids=["predict", "score", "stream", "save", "threshold_", "notes_", "fitted_"],
+    ids=["predict", "score", "stream", "warm", "save", "threshold_", "notes_", "fitted_"],
 )
 def test_before_fit_nothing_else_works(use: Callable[..., object], tmp_path: Path) -> None:
     with pytest.raises(NotFittedError, match="call fit"):

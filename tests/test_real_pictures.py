@@ -80,7 +80,7 @@ def test_auto_aligns_where_it_costs_nothing(
     name: str, motion: str | None, image_auroc: float
 ) -> None:
     detector, found = judged(name, align="auto")
-    alignment = detector.fitted_.alignment
+    alignment = detector.fitted_.preparation.stage("align")
     assert (alignment and alignment.template.motion) == motion, detector.notes_
     assert found.image is not None
     assert found.image.auroc >= image_auroc

@@ -1,4 +1,9 @@
-"""Fast Adaptive Patch Memory: defects found and localised from pictures of good parts alone."""
+"""Fast Adaptive Patch Memory: defects found and localised from pictures of good parts alone.
+
+>>> import fapm
+>>> fapm.__version__.count(".")
+2
+"""
 
 from __future__ import annotations
 
@@ -11,16 +16,20 @@ from fapm._version import __version__
 if TYPE_CHECKING:
     from fapm.config import Config
     from fapm.detector import Detector, fit, load
+    from fapm.engines.base import Runtime
     from fapm.errors import FapmError
     from fapm.frames.preparation import Failure
+    from fapm.inspection.drift import DriftMonitor
     from fapm.inspection.prediction import Prediction
 
 __all__ = [
     "Config",
     "Detector",
+    "DriftMonitor",
     "Failure",
     "FapmError",
     "Prediction",
+    "Runtime",
     "__version__",
     "fit",
     "load",
@@ -29,9 +38,11 @@ __all__ = [
 _HOMES = {
     "Config": "config",
     "Detector": "detector",
+    "DriftMonitor": "inspection.drift",
     "Failure": "frames.preparation",
     "FapmError": "errors",
     "Prediction": "inspection.prediction",
+    "Runtime": "engines.base",
     "fit": "detector",
     "load": "detector",
 }

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fapm.system.imports import import_problem
+
 try:
     import numpy as np
     import torch
@@ -25,10 +27,11 @@ try:
     from torch import Tensor, nn
     from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transform
     from typing_extensions import NotRequired, TypedDict, Unpack
-except ImportError as error:
-    raise ImportError(
-        f"fapm.anomalib: {error.name} is not installed; type: pip install 'fapm[anomalib]'"
-    ) from None
+except Exception as error:  # broken libraries raise nearly anything
+    problem = import_problem(error, "fapm[anomalib]")
+    if problem is None:
+        raise
+    raise ImportError(f"fapm.anomalib: {problem}") from error
 
 from fapm.bundle import file as bundle
 from fapm.bundle.fitted import Fitted
@@ -38,10 +41,10 @@ from fapm.encoder import network, weights
 from fapm.engines.base import Runtime
 from fapm.errors import ConfigError, NotFittedError
 from fapm.fitting import fit as fitting
-from fapm.frames.layout import require_plain
+from fapm.frames.layout import Axis, layout_of
+from fapm.frames.preparation import require_command
 from fapm.graph.reference import Graph
-from fapm.pictures import codec
-from fapm.pictures.resize import prepare_mask
+from fapm.pictures.resize import Interpolation, resize_image, resize_mask
 from fapm.pictures.sources import picture_names
 
 _RUNTIME = Runtime(engine="torch")
@@ -87,17 +90,13 @@ class Fapm(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
         object.__setattr__(self, "config", Config.create(preset, **overrides))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.config: Config
-        require_plain(self.config, "anomalib")
-        if self.config.align != "none":
-            raise ConfigError("align: a graph in anomalib does not register frames; leave it out")
-        if self.config.light != "none":
-            raise ConfigError("light: a graph in anomalib takes frames as they are; leave it out")
+        require_command(self.config, "anomalib")
         self.model = Memory()
         self._pictures: list[tuple[str, NDArray[np.uint8]]] = []
 
     # No property: torch's modules would hide what an AttributeError says.
     def to_detector(self) -> Detector:
-        """What was fitted, to be saved as a bundle or run on another engine.
+        """The result of the fit, to be saved as a bundle or run on another engine.
 
         Raises
         ------
@@ -174,7 +173,7 @@ class Fapm(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
 
 
 class Memory(nn.Module):
-    """What was fitted, as a module: float32 pictures in; scores and maps out.
+    """The result of a fit as a module: float32 pictures in; scores and maps out.
 
     Its state is a bundle, so that a checkpoint needs no weights from anywhere else.
     """
@@ -185,7 +184,7 @@ class Memory(nn.Module):
         self.graph: Graph | None = None
 
     def require_fitted(self) -> Fitted:
-        """What was fitted."""
+        """The result of the fit."""
         if self.fitted is None:
             raise NotFittedError(
                 "this Fapm is not fitted; call Engine().fit, or load a checkpoint of one that is"
@@ -231,10 +230,10 @@ class FrameResize(Resize):  # type: ignore[misc]
     of its own size, which it has been applied to already, it does nothing.
     """
 
-    def __init__(self, edge: int, interpolation: codec.Interpolation) -> None:
+    def __init__(self, edge: int, interpolation: Interpolation) -> None:
         super().__init__((edge, edge), InterpolationMode(interpolation))
         self.edge = edge
-        self.interpolated: codec.Interpolation = interpolation
+        self.interpolated: Interpolation = interpolation
 
     def forward(self, picture: Tensor, *mask: Tensor | None) -> Any:
         """A picture ``[..., 3, H, W]`` in 0 .. 1 and perhaps its mask ``[..., H, W]``."""
@@ -248,11 +247,11 @@ class FrameResize(Resize):  # type: ignore[misc]
     def _mask(self, mask: Tensor) -> Tensor:
         if mask.shape[-2:] == (self.edge, self.edge):
             return mask
-        return _each(mask, 2, lambda m: prepare_mask(m != 0, self.edge, None)).to(mask.dtype)
+        return _each(mask, 2, lambda m: resize_mask(m != 0, self.edge, self.edge)).to(mask.dtype)
 
     def _resize(self, planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         picture = np.ascontiguousarray(planes.transpose(1, 2, 0))
-        return np.moveaxis(codec.prepare(picture, self.edge, None, self.interpolated), 2, 0)
+        return np.moveaxis(resize_image(picture, self.edge, self.edge, self.interpolated), 2, 0)
 
 
 class CentreCrop(Transform):  # type: ignore[misc]
@@ -260,7 +259,7 @@ class CentreCrop(Transform):  # type: ignore[misc]
 
     def __init__(self, resize: int, crop: int) -> None:
         super().__init__()
-        self.window = codec.crop_window(resize, crop)
+        self.window = Axis.whole(crop, resize).window
 
     def forward(self, picture: Tensor, *mask: Tensor | None) -> Any:
         """As :meth:`FrameResize.forward`."""
@@ -273,7 +272,7 @@ class CentreCrop(Transform):  # type: ignore[misc]
 class FramePreProcessor(PreProcessor):  # type: ignore[misc]
     """anomalib's pre-processor with FAPM's transforms, which are made anew from the config."""
 
-    def __init__(self, config: Config, interpolation: codec.Interpolation) -> None:
+    def __init__(self, config: Config, interpolation: Interpolation) -> None:
         steps: list[Transform] = [FrameResize(config.resize, interpolation)]
         if config.crop is not None:
             steps.append(CentreCrop(config.resize, config.crop))
@@ -291,7 +290,9 @@ def _fit(frames: Sequence[NDArray[np.uint8]], names: list[str], config: Config) 
     """Memorise frames, which are not resized and cropped again."""
     ready = config.model_copy(update={"resize": config.input_size, "crop": None})
     fitted = fitting.fit(frames, ready, weights.create_encoder(ready), _RUNTIME)
-    return replace(fitted, config=config, pictures=tuple(names))
+    # To a detector pictures come as they are.
+    preparation = replace(fitted.preparation, layout=layout_of(config))
+    return replace(fitted, config=config, preparation=preparation, pictures=tuple(names))
 
 
 def _frames(pictures: Tensor) -> NDArray[np.uint8]:

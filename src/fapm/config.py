@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fapm import rules
 from fapm.errors import ConfigError
 
 Sampling = Literal["none", "near-far", "equal-radius"]
@@ -30,6 +31,23 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 PRESETS = tuple(_PRESETS)
 
+# The groups in which help lists the fields: by the part of the work that they change.
+GROUPS = {
+    "frame": (
+        "resize", "crop", "keep_aspect", "tile", "overlap", "tile_scale", "flat_field", "light",
+        "align",
+    ),
+    "encoder": ("encoder", "weights", "layers", "precision"),
+    "memory": (
+        "ratio", "budget_pictures", "max_keys", "grid", "radius", "sampling", "far_threshold",
+        "layer_wise", "coarse_upsampling", "distance_unit", "neighbours", "sigma", "score_sigma",
+    ),
+    "fit": (
+        "false_positive_rate", "unsure_rate", "augment", "rotations", "robust", "thumbnails",
+        "seed",
+    ),
+}  # fmt: skip
+
 
 class Config(BaseModel):
     """The settings of a fit. ``Config()`` is the preset ``fast``.
@@ -39,6 +57,12 @@ class Config(BaseModel):
     ConfigError
         From :meth:`create`: an unknown field or preset, a value out of range, or values that
         contradict each other. The message names the field.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> fapm.Config.create("accurate", align="auto")
+    Config(resize=336, align='auto', ratio=0.05, score_sigma=1.0)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -69,6 +93,12 @@ class Config(BaseModel):
         le=4096,
         description="edge in pixels of a centre crop taken after resizing; the border is not "
         "inspected",
+    )
+    flat_field: str | None = Field(
+        None,
+        min_length=1,
+        description="picture of a plain, evenly coloured surface under the same light: uneven "
+        "light and vignetting are divided out of all pictures",
     )
     keep_aspect: bool = Field(
         False,
@@ -233,11 +263,8 @@ class Config(BaseModel):
                 f"{self.false_positive_rate}; the unsure band lies below the threshold"
             )
         self._check_tiles()
-        if self.rotations > 1 and self.align != "none":
-            raise ValueError(
-                "rotations: parts that are aligned all lie one way; use either --rotations or "
-                "--align"
-            )
+        for line in rules.excluded(self.given):
+            raise ValueError(line)
         if len(set(self.layers)) != len(self.layers):
             raise ValueError(f"layers: {','.join(self.layers)} names a layer twice")
         if self.radius >= self.grid and self.radius > 0:
@@ -253,20 +280,16 @@ class Config(BaseModel):
                     raise ValueError(f"{name}: there are no tiles; give --tile too")
         elif self.tile_overlap > self.tile // 2:
             raise ValueError(f"overlap: {self.overlap} is more than half of tile {self.tile}")
-        if not self.follows_pictures:
-            return
-        what = "keep_aspect" if self.tile is None else "tile"
-        if self.tile is not None and self.resize != type(self).model_fields["resize"].default:
-            raise ValueError(
-                "resize: tiles are cut from pictures as they are; use --tile-scale to shrink them"
-            )
-        if self.tile is not None and self.keep_aspect:
-            raise ValueError("tile: does not go with keep-aspect; use either")
-        for name, unused in (
-            ("crop", None), ("align", "none"), ("rotations", 1), ("coarse_upsampling", "nearest"),
-        ):  # fmt: skip
-            if getattr(self, name) != unused:
-                raise ValueError(f"{what}: does not go with {name.replace('_', '-')}; use either")
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        fields = type(self).model_fields
+        return [(name, getattr(self, name)) for name in fields if name in self.given]
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Fields that are not as in the preset ``fast``."""
+        fields = type(self).model_fields
+        return frozenset(name for name in fields if getattr(self, name) != fields[name].default)
 
     @property
     def follows_pictures(self) -> bool:
@@ -289,7 +312,7 @@ class Config(BaseModel):
 
     @property
     def seen(self) -> tuple[float, float]:
-        """Where a square frame begins along the picture's edges, and its extent, in shares."""
+        """Begin and extent of a square frame along the picture's edges, in shares."""
         extent = self.input_size / self.resize
         return (1 - extent) / 2, extent
 

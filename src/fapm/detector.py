@@ -1,4 +1,4 @@
-"""The detector people hold: fit, predict, score, save, load."""
+"""The detector: fit, predict, score, save, load."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from fapm.datasets.training import training_pictures
 from fapm.engines.base import Engine, Runtime
 from fapm.engines.opening import require_precision
 from fapm.errors import ConfigError, ImageError, NotFittedError
-from fapm.frames.align import Aligner
-from fapm.frames.layout import layout_of
-from fapm.frames.preparation import Failure, summary
-from fapm.frames.roi import Region, drawn_roi
+from fapm.frames.preparation import Failure, layout_for, summary
+from fapm.frames.roi import Region, Regions, drawn_roi
 from fapm.inspection.drift import DriftMonitor
 from fapm.inspection.prediction import Prediction
 from fapm.inspection.snapshot import Snapshot
 from fapm.inspection.stream import Stages, judge_pictures
 from fapm.pictures import codec
-from fapm.pictures.sources import Picture, picture_size
-from fapm.progress import Progress
+from fapm.pictures.sources import Picture
+from fapm.progress import Listener, Progress, silent, unheard
+from fapm.system.exits import native_code
 from fapm.system.forks import Lock
 from fapm.system.imports import needed_for
 from fapm.updating import forget as forgetting
@@ -46,6 +45,15 @@ class Detector:
         the engine that fits and inspects: OpenVINO by default.
     max_pixels
         larger pictures are refused, against decompression bombs.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> detector = fapm.Detector(fapm.Config(resize=64)).fit("good")
+    >>> detector
+    Detector(efficientnet_lite0, 64 px, 12 pictures)
+    >>> detector.predict("part.png")
+    Prediction('part.png', good, score ..., threshold ..., 0 regions)
     """
 
     def __init__(
@@ -86,17 +94,12 @@ class Detector:
 
     @property
     def engine_(self) -> Engine:
-        """What runs the graph; made when it is first needed."""
+        """The engine that runs the graph; made when it is first needed."""
         return self.snapshot().engine
 
     @property
-    def aligner_(self) -> Aligner | None:
-        """What registers frames; None where they are taken as they come."""
-        return self.snapshot().aligner
-
-    @property
     def notes_(self) -> list[str]:
-        """What this fit cannot promise, what it chose and left out; one sentence each."""
+        """Limits of this fit, its choices and the pictures it left out; one sentence each."""
         fitted = self.fitted_
         notes = promises(len(fitted.pictures), fitted.config.false_positive_rate)
         notes += fitted.remarks
@@ -110,8 +113,8 @@ class Detector:
         *,
         roi: Region | None = None,
         ignore: Region | None = None,
-        progress: Progress = lambda stage, done, total: None,
-        remark: Callable[[str], None] = lambda text: None,
+        progress: Progress = silent,
+        remark: Callable[[str], None] = unheard,
     ) -> Detector:
         """Learn what good parts look like.
 
@@ -157,19 +160,16 @@ class Detector:
             from fapm.encoder import weights
             from fapm.fitting import fit as fitting
         with self._learning.held():
-            size = picture_size(pictures) if self.config.follows_pictures else None
-            layout = layout_of(self.config, size)
+            layout = layout_for(self.config, pictures)
             fitted = fitting.fit(
                 pictures,
                 self.config,
                 weights.create_encoder(self.config, layout.tile_shape),
                 self.runtime,
                 layout=layout,
-                roi=roi,
-                ignore=ignore,
+                regions=Regions(roi, ignore),
                 max_pixels=self.max_pixels,
-                progress=progress,
-                remark=remark,
+                listener=Listener(progress, remark),
             )
             fitted = replace(fitted, remarks=taken.lines + fitted.remarks)
             self._snapshot = Snapshot(fitted, self.runtime)
@@ -194,7 +194,7 @@ class Detector:
             A mask picture cannot be read.
         """
         fitted = self.fitted_
-        drawn = drawn_roi(roi, ignore, fitted.config, fitted.layout)
+        drawn = drawn_roi(roi, ignore, fitted.layout)
         less = restrict(fitted, drawn) if drawn else fitted
         return Detector.of(less, runtime=self.runtime, max_pixels=self.max_pixels)
 
@@ -203,7 +203,8 @@ class Detector:
         source: object,
         *,
         when: str | None = None,
-        progress: Progress = lambda stage, done, total: None,
+        force: bool = False,
+        progress: Progress = silent,
     ) -> Detector:
         """Learn more good parts, without the pictures of the fit; see :mod:`fapm.updating.update`.
 
@@ -213,11 +214,15 @@ class Detector:
             as for :meth:`fit`.
         when
             is kept in the history, as it is.
+        force
+            learn even where half of the pictures or more look like another product.
 
         Raises
         ------
+        DatasetError
+            Half of the pictures or more look like another product, and ``force`` is not given.
         FapmError
-            As :meth:`fit`. The detector is then what it was.
+            As :meth:`fit`. The detector is in any case what it was.
         """
         taken = training_pictures(source)
         _ = self.fitted_  # or it raises, before torch is asked for
@@ -229,6 +234,7 @@ class Detector:
                 taken.pictures,
                 self.runtime,
                 when=when,
+                force=force,
                 max_pixels=self.max_pixels,
                 progress=progress,
             )
@@ -327,6 +333,24 @@ class Detector:
             drift=drift,
         )
 
+    def warm(self) -> Detector:
+        """Compile the graph and judge an empty frame, so that the first picture takes no longer.
+
+        It lasts until the detector learns or forgets, which makes another graph.
+
+        Raises
+        ------
+        NotFittedError
+            There is no memory yet.
+        EngineError
+            The engine is not installed, or cannot run what was fitted.
+        """
+        now = self.snapshot()
+        frame = np.zeros((*now.fitted.layout.shape, 3), np.uint8)
+        with native_code.inside():
+            now.engine.run([frame])
+        return self
+
     def save(self, path: str | Path) -> None:
         """Write everything into one file, without pickle. An existing file is replaced whole.
 
@@ -345,6 +369,7 @@ class Detector:
         precision: str = "auto",
         runtime: Runtime | None = None,
         max_pixels: int = codec.MAX_PIXELS,
+        warm: bool = False,
     ) -> Detector:
         """The detector a bundle holds. Needs no network, no weights and no training pictures.
 
@@ -352,17 +377,20 @@ class Detector:
         ----------
         precision
             ``auto``, or what the bundle must have been fitted with.
+        warm
+            call :meth:`warm` at once.
 
         Raises
         ------
         BundleError
             Missing, damaged or hostile file, or one of another format.
         EngineError
-            The bundle was fitted with another precision.
+            The bundle was fitted with another precision. With ``warm`` also as :meth:`warm`.
         """
         fitted = bundle.load(Path(path))
         require_precision(fitted.encoder, precision)
-        return cls.of(fitted, runtime=runtime, max_pixels=max_pixels)
+        detector = cls.of(fitted, runtime=runtime, max_pixels=max_pixels)
+        return detector.warm() if warm else detector
 
     @classmethod
     def of(
@@ -378,7 +406,7 @@ class Detector:
         return detector
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """What the constructor takes; ``deep``: also the config's fields, ``config__resize``."""
+        """Parameters of the constructor; ``deep``: also the config's fields, ``config__resize``."""
         params = {name: getattr(self, name) for name in ("config", "runtime", "max_pixels")}
         return params | (estimator.config_params(self.config) if deep else {})
 
@@ -435,7 +463,7 @@ def fit(
     roi: Region | None = None,
     ignore: Region | None = None,
     runtime: Runtime | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
     **overrides: Any,
 ) -> Detector:
     """Learn what good parts look like: ``fapm.fit("parts/good")``.
@@ -457,11 +485,27 @@ def fit(
     ------
     FapmError
         One line that says what is wrong; see :meth:`Detector.fit`.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> detector = fapm.fit("good", resize=64)
+    >>> detector.predict("scratched.png")
+    Prediction('scratched.png', defect, score ..., threshold ..., 1 region)
     """
     detector = Detector(Config.create(preset, **overrides), runtime=runtime)
     return detector.fit(source, roi=roi, ignore=ignore, progress=progress)
 
 
-def load(path: str | Path, *, runtime: Runtime | None = None) -> Detector:
-    """The detector a bundle holds; see :meth:`Detector.load`."""
-    return Detector.load(path, runtime=runtime)
+def load(path: str | Path, *, runtime: Runtime | None = None, warm: bool = False) -> Detector:
+    """The detector a bundle holds; see :meth:`Detector.load`.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> fapm.fit("good", resize=64).save("part.fapm")
+    >>> detector = fapm.load("part.fapm", warm=True)
+    >>> detector.predict("part.png").verdict
+    'good'
+    """
+    return Detector.load(path, runtime=runtime, warm=warm)

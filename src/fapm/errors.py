@@ -1,4 +1,4 @@
-"""What goes wrong on the user's side: one line, what to type instead, no traceback."""
+"""Errors on the user's side: one line that says what to type instead, no traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 
 class FapmError(Exception):
-    """Base of every error a user can cause and mend. Its message is one complete line."""
+    """Base of every error a user can cause and mend. Its message is one complete line.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> try:
+    ...     fapm.load("lost.fapm")
+    ... except fapm.FapmError as error:
+    ...     print(error)
+    lost.fapm: no such file; check the path
+    """
 
 
 class ConfigError(FapmError, ValueError):

@@ -1,4 +1,4 @@
-"""What scikit-learn asks of an estimator, which is imported only when it asks.
+"""The interface that scikit-learn asks of an estimator; it is imported only when it asks.
 
 See docs/scikit-learn.md.
 """

@@ -1,9 +1,9 @@
-"""Plain values: what JSON can hold, and checks of what is read from it."""
+"""Plain values: those that JSON can hold, checks of values that are read, and short text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,10 +17,18 @@ Described = tuple[dict[str, Any], Tensors]
 # What is raised where a value is of another kind than the code that reads it expects.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
+_NAMED = 5  # of the things that a line lists
+
 
 def finite(value: float) -> float | None:
     """The value, or None where JSON has no number for it."""
     return value if math.isfinite(value) else None
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Names for a line that people read: at most five, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def require(sound: bool, otherwise: str) -> None:
@@ -67,3 +75,11 @@ def reason(error: Exception) -> str:
     """Why a value is not what was expected, in one line of at most 200 characters."""
     text = " ".join(str(error).split())[:200] or type(error).__name__
     return f"{text} is missing" if isinstance(error, KeyError) else text
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Text in quotes, without its middle where it has more than so many characters."""
+    if len(text) > most:
+        half = (most - 3) // 2
+        text = f"{text[:half]}...{text[-half:]}"
+    return repr(text)

@@ -1,7 +1,8 @@
 """Bundles of every format that is read: one small file each, written once and kept.
 
-After raising ``FORMAT_VERSION``, write the file of the new format with ``python
-tests/test_formats.py`` and add to ``SCORES`` what it prints. Files of older formats never change.
+After raising ``FORMAT_VERSION``, write the file of the new format with ``PYTHONPATH=tests python
+tests/bundle/test_formats.py`` and add to ``SCORES`` what it prints. Files of older formats never
+change.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import fapm
 import stripes
@@ -24,7 +27,7 @@ from fapm.errors import BundleError
 BUNDLES = Path(__file__).parents[1] / "bundles"
 EDGE = 32  # of the pictures, and of the frames
 # By format, scores of a good picture and of one with a defect, as they were when it was written.
-SCORES = {4: (1.884627, 12.372793)}
+SCORES = {4: (1.884627, 12.372793), 5: (1.884627, 12.372793)}
 
 
 def kept(version: int) -> Path:
@@ -66,9 +69,9 @@ def test_a_bundle_of_every_format_is_read_and_scores_as_ever(version: int) -> No
     assert held.thumbnails.keys() == {int(i) for bank in held.banks for i in bank.pictures}
     assert held.roi is not None
     assert not held.roi.inside[:4, :4].any()
-    assert held.light is not None
-    assert held.alignment is not None
-    assert held.alignment.matrices.shape == (4, 2, 3)
+    assert [stage.name for stage in held.preparation.stages] == ["light", "align"]
+    assert held.places is not None
+    assert held.places.shape == (4, 2, 3)
     assert held.baseline is not None
     assert held.baseline.count == 3
     assert [(change.action, change.when) for change in held.history] == [("update", "2026-11-25")]
@@ -76,6 +79,78 @@ def test_a_bundle_of_every_format_is_read_and_scores_as_ever(version: int) -> No
 
 def test_upgrades_lead_from_the_oldest_format_that_is_kept_to_the_present_one() -> None:
     assert [*sorted(bundle.UPGRADES), archive.FORMAT_VERSION] == sorted(SCORES)
+
+
+# Format 4, whose upgrade reads what may be hostile
+
+
+def write_format_4(path: Path, manifest: dict[str, Any], parts: dict[str, bytes]) -> Path:
+    """A file that says it is of format 4, its checksums right."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "FORMAT_VERSION", 4)
+        archive.write_archive(path, manifest, parts)
+    return path
+
+
+def contents_of_format_4() -> archive.Contents:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "FORMAT_VERSION", 4)
+        return archive.read_archive(kept(4))
+
+
+def forged_template(parts: dict[str, bytes], change: Callable[[dict[str, Any]], Any]) -> None:
+    tensors = safetensors.numpy.load(parts["memory.safetensors"])
+    change(tensors)
+    parts["memory.safetensors"] = safetensors.numpy.save(tensors)
+
+
+FORGERIES: dict[str, Callable[[dict[str, Any], dict[str, bytes]], Any]] = {
+    "no alignment": lambda m, p: m.pop("alignment"),
+    "an alignment of text": lambda m, p: m.update(alignment="shift"),
+    "a motion that is not the config's": lambda m, p: m["alignment"].update(motion="rigid"),
+    "no light": lambda m, p: m.update(light=None),
+    "a level beyond grey": lambda m, p: m["light"].update(level=1e9),
+    "no template": lambda m, p: forged_template(p, lambda t: t.pop("template.grey")),
+    "no places": lambda m, p: forged_template(p, lambda t: t.pop("template.matrices")),
+    "a place too few": lambda m, p: forged_template(
+        p, lambda t: t.update({"template.matrices": t["template.matrices"][:-1]})
+    ),
+    "a tensor nobody refers to": lambda m, p: forged_template(
+        p, lambda t: t.update({"template.more": np.zeros(3)})
+    ),
+    "no memory": lambda m, p: p.pop("memory.safetensors"),
+    "a memory that is no safetensors": lambda m, p: p.update({"memory.safetensors": b"\0" * 64}),
+    "an empty memory": lambda m, p: p.update({"memory.safetensors": b""}),
+}
+
+
+def test_the_forger_of_format_4_is_able_to_write_an_honest_bundle(tmp_path: Path) -> None:
+    honest = write_format_4(tmp_path / "old.fapm", *contents_of_format_4())
+    assert honest.read_bytes() == kept(4).read_bytes()
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_bundle_of_format_4_is_refused_in_one_line(forgery: str, tmp_path: Path) -> None:
+    manifest, parts = contents_of_format_4()
+    FORGERIES[forgery](manifest, parts)
+    path = write_format_4(tmp_path / "old.fapm", manifest, parts)
+    with pytest.raises(BundleError, match="not a usable bundle") as caught:
+        fapm.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_of_format_4_without_light_and_alignment_is_read(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """Those from before there was a light do not speak of it."""
+    manifest, parts = archive.read_archive(bundle)
+    assert manifest.pop("stages") == {}
+    del manifest["config"]["light"]
+    path = write_format_4(tmp_path / "old.fapm", {**manifest, "alignment": None}, parts)
+    old = fapm.load(path)
+    assert old.fitted_.preparation.stages == ()
+    assert old.score(stripes.defective(3)) == fapm.load(bundle).score(stripes.defective(3))
 
 
 # Upgrades, tried with a format of the future

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fapm
@@ -37,6 +38,7 @@ KNOBS: dict[str, tuple[tuple[str, ...], Any]] = {
     "layers": (("--layers", "layer1,layer2"), ["layer1", "layer2"]),
     "resize": (("--resize", "72"), 72),
     "crop": (("--crop", "64"), 64),
+    "flat_field": (("--flat-field", "surface.png"), "surface.png"),
     "keep_aspect": (("--keep-aspect",), True),
     "tile": (("--tile", "48"), 48),
     "overlap": (("--overlap", "12"), 12),
@@ -153,15 +155,21 @@ TILES = ("keep_aspect", "tile", "overlap", "tile_scale")
 @pytest.mark.parametrize(
     "left_out",  # what excludes the rest
     [
-        ("align", *TILES),
+        ("align", "flat_field", *TILES),
         ("rotations", *TILES),
         ("align", "rotations", "crop", "coarse_upsampling", *TILES[1:]),
         ("align", "rotations", "crop", "coarse_upsampling", "resize", "keep_aspect", "robust"),
     ],
 )
 def test_every_knob_can_be_set(
-    left_out: tuple[str, ...], run: Command, washers: Path, tmp_path: Path
+    left_out: tuple[str, ...],
+    run: Command,
+    washers: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts.save(Path("surface.png"), np.full((64, 64, 3), 128, np.uint8))
     wanted = {name: value for name, (_, value) in KNOBS.items()}
     assert list(wanted) == list(Config.model_fields)
     default = Config.create().model_dump(mode="json")

@@ -19,12 +19,19 @@ import pytest
 import fapm
 import parts
 from conftest import Command, Refusal
-from fapm.bundle import file as bundle
+from fapm.bundle import file as bundles
 from fapm.errors import DatasetError, OutputError
 from fapm.frames.preparation import Failure
 from fapm.reports import sinks
 from fapm.system import paths
-from fapm.system.files import growing, make_directory, refuse_unwritable, replaced_when_complete
+from fapm.system.files import (
+    before_name,
+    growing,
+    keep_before,
+    make_directory,
+    refuse_unwritable,
+    replaced_when_complete,
+)
 from fapm.system.locks import sole_writer
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
@@ -239,7 +246,8 @@ def test_two_that_change_a_bundle_at_once_lose_nothing(model: Path, tmp_path: Pa
     running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
     assert [process.wait(120) for process in running] == [0, 0]
     assert len(fapm.load(copy).fitted_.pictures) == 12 - 2
-    assert [path.name for path in tmp_path.iterdir()] == ["part.fapm"]
+    assert {path.name for path in tmp_path.iterdir()} == {"part.fapm", "part.before.fapm"}
+    assert len(fapm.load(tmp_path / "part.before.fapm").fitted_.pictures) == 12 - 1
 
 
 def _forgettable(model: Path, count: int) -> list[str]:
@@ -362,17 +370,18 @@ def test_another_user_s_folders_are_one_line(tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from fapm import images, paths
+from fapm.pictures.codec import read_image
+from fapm.system import paths
 from fapm.errors import FapmError
 from fapm.system.files import growing, make_directory, refuse_unwritable
 closed, root = Path({str(closed)!r}), Path({str(tmp_path)!r})
-images.read_image(closed / "a.png")  # imports all that it needs
+read_image(closed / "a.png")  # imports all that it needs
 os.setgid(65534)
 os.setuid(65534)
 print(paths.exists(closed / "a.png"), paths.is_directory(closed / "folder"))
 for action in (
-    lambda: images.read_image(closed / "a.png"),
-    lambda: images.read_image(root / "unreadable.png"),
+    lambda: read_image(closed / "a.png"),
+    lambda: read_image(root / "unreadable.png"),
     lambda: refuse_unwritable(closed / "folder" / "x"),
     lambda: refuse_unwritable(closed / "x"),
     lambda: growing(root / "x").__enter__(),
@@ -450,4 +459,57 @@ def test_an_overlay_that_cannot_be_made_takes_nothing_with_it(
 
 
 def test_a_bundle_is_weighed_without_being_written(model: Path) -> None:
-    assert bundle.size(fapm.load(model).fitted_) == model.stat().st_size
+    assert bundles.size(fapm.load(model).fitted_) == model.stat().st_size
+
+
+# The file before
+
+
+def test_the_file_before_is_kept_with_its_mode_beside_what_a_link_leads_to(tmp_path: Path) -> None:
+    assert keep_before(tmp_path / "part.fapm") is None
+    assert keep_before(Path(os.devnull)) is None
+    (tmp_path / "versions").mkdir()
+    target = tmp_path / "versions" / "3.fapm"
+    target.write_bytes(b"first")
+    target.chmod(0o600)
+    assert keep_before(target) == before_name(target) == tmp_path / "versions" / "3.before.fapm"
+    if os.name != "posix":
+        return
+    link = tmp_path / "part.fapm"
+    link.symlink_to(target)
+    write(link, b"second")
+    kept = keep_before(link)
+    assert kept == before_name(target)
+    assert kept.read_bytes() == b"second"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"part.fapm", "versions"}
+
+
+@posix
+def test_what_a_link_at_the_kept_file_s_place_leads_to_is_not_touched(tmp_path: Path) -> None:
+    path, good = tmp_path / "part.fapm", tmp_path / "good.fapm"
+    path.write_bytes(b"now")
+    good.write_bytes(b"good")
+    before_name(path).symlink_to(good)
+    assert keep_before(path) == before_name(path)
+    assert (good.read_bytes(), before_name(path).read_bytes()) == (b"good", b"now")
+    assert not before_name(path).is_symlink()
+
+
+def test_what_cannot_be_kept_is_one_line_and_nothing_is_changed(
+    refusal: Refusal, bundle: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "part.fapm"
+    model.write_bytes(bundle.read_bytes())
+    before_name(model).mkdir()
+    line = refusal("forget", model, "00.png")
+    assert line == f"{before_name(model)}: cannot write: is a directory; name a file in it"
+    assert model.read_bytes() == bundle.read_bytes()
+
+
+def test_the_kept_file_of_a_long_name_has_one_that_fits(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 250 + ".fapm")
+    path.write_bytes(b"now")
+    kept = keep_before(path)
+    assert kept is not None
+    assert kept.name == "a" * 243 + ".before.fapm"

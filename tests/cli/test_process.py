@@ -24,7 +24,7 @@ FAPM = (sys.executable, "-m", "fapm")
 # A bar, and results beside it.
 BAR = """
 import sys
-from fapm import console
+from fapm.cli import console
 with console.progress(False) as advance:
     for done in range(3):
         advance("inspect", done, 3)
@@ -244,8 +244,8 @@ def test_a_signal_leaves_the_results_so_far(model: Path, tmp_path: Path, name: s
 def test_nohup_is_heeded() -> None:
     code = (
         "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from fapm import process\n"
-        "process.run(lambda: lambda: os.kill(os.getpid(), signal.SIGHUP))"
+        "from fapm.cli import ending\n"
+        "ending.run(lambda: lambda: os.kill(os.getpid(), signal.SIGHUP))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

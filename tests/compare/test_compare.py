@@ -27,7 +27,8 @@ from fapm.datasets.loading import load_dataset
 from fapm.engines import opening as engines
 from fapm.engines.base import Runtime
 from fapm.errors import ConfigError
-from fapm.pictures.codec import Interpolation
+from fapm.frames.layout import layout_of
+from fapm.frames.preparation import Preparation
 
 ANOMALIB = ("cflow", "anomalib-patchcore", "anomalib-padim")
 FIGURES = ("image_auroc", "pixel_auroc", "aupro", "fit_seconds", "inspect_ms", "memory_mb")
@@ -134,11 +135,10 @@ class Stub:
     """A method that does as it is told. At module level, since processes are given it by name."""
 
     note = "stub"
-    interpolation: Interpolation = "bicubic"
     memory_bytes = 2_000_000
 
     def __init__(self, setting: Setting) -> None:
-        self.setting = setting
+        self.preparation = Preparation(layout_of(setting.config), "bicubic")
 
     def fit(self, pictures: Sequence[Path]) -> None:
         time.sleep(0.05)
@@ -185,6 +185,22 @@ def test_what_is_measured(task: running.Task) -> None:
     assert row.fit_seconds is not None
     assert row.fit_seconds >= 0.05
     assert row.memory_mb == 2
+
+
+@pytest.mark.parametrize("knobs", [{"align": "shift"}, {"light": "gain"}, {"tile": 32}], ids=str)
+def test_methods_take_the_frames_that_fapm_takes(washers: Path, knobs: dict[str, Any]) -> None:
+    data = load_dataset(washers)
+    size = {} if "tile" in knobs else {"resize": 64}
+    setting = Setting(Config.create(**size, **knobs), Runtime(), 10**6)
+    task = running.Task(setting, tuple(s.path for s in data.train), data.test)
+    for name in ("fapm", "padim"):
+        method = methods.BUILDERS[name](setting)
+        row = running.measure(name, lambda _, method=method: method, task)
+        assert (row.status, row.image_auroc) == ("measured", 1)
+        assert row.pixel_auroc is not None
+        assert row.pixel_auroc > 0.95
+        assert [stage.name for stage in method.preparation.stages] == [*knobs.keys() - {"tile"}]
+        assert (method.preparation.layout.tiles > 1) == ("tile" in knobs)
 
 
 def test_a_method_that_goes_wrong_is_a_row_and_the_rest_go_on(

@@ -27,7 +27,7 @@ def names(root: Path) -> list[str]:
 @pytest.mark.parametrize(
     "folder",
     ["@eaDir/0.png", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information",
-     "__MACOSX", "lost+found", "@Recycle", ".Trash-1000", "deep/er/@eaDir"],
+     "__MACOSX", "lost+found", "@Recycle", "@__thumb", ".Trash-1000", "deep/er/@eaDir"],
 )  # fmt: skip
 def test_folders_that_machines_make_are_skipped(folder: str, tmp_path: Path) -> None:
     fill(tmp_path, "0.png", f"{folder}/SYNOPHOTO_THUMB_S.jpg", f"{folder}/x.gif", "Thumbs.db")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,8 @@ MIXED = {
     "numbered": (("camera1/01_OK/0.png", "camera1/02_NG/1.png"), "camera1/01_OK"),
     "capitals": (("PASS/0.png", "FAIL/1.png"), "PASS"),
     "a kind of defect": (("good/0.png", "scratch/1.png"), "good"),
+    "reviewed": (("true_good/0.png", "false_good/1.png"), "true_good"),
+    "masks by format": (("img/0.jpg", "json_masks/0.png"), ""),
     "rejects beside": (("0.png", "rejects/1.png"), ""),
     "unsorted beside": (("0.png", "good/1.png"), "good"),
     "positive": (("positive/0.png", "negative/1.png"), ""),
@@ -70,6 +73,7 @@ def test_what_is_not_all_good_is_refused_with_the_folder_to_name(case: str, tmp_
 
 
 HARMLESS = {
+    "copied by Windows": ("good/0.png", "good - Copy/1.png", "good (2)/2.png"),
     "days": ("days/monday/0.png", "days/tuesday/1.png"),
     "cameras": ("camera1/0.png", "camera2/0.png", "batch_01/2.png", "Frühschicht/1.png", "3.png"),
     "words in file names": ("label_printer_01.png", "test_0001.png", "mask_1.png", "cap_label.png"),
@@ -152,6 +156,15 @@ def test_copies_are_counted(tmp_path: Path) -> None:
     assert taken.lines == (
         "1 of 4 pictures is a copy of another, e.g. 3.png: a copy teaches nothing, but counts",
     )
+
+
+def test_what_is_no_file_is_not_opened_to_look_for_copies(tmp_path: Path) -> None:
+    # A pipe would be waited for without end, and /dev/zero has none; /dev/null reads as empty.
+    (tmp_path / "0.png").touch()
+    (tmp_path / "1.png").symlink_to(os.devnull)
+    taken = training_pictures(tmp_path)
+    assert len(taken.pictures) == 2
+    assert taken.lines == ()
 
 
 def test_a_detector_notes_what_was_left_out(tmp_path: Path) -> None:

@@ -72,6 +72,42 @@ def test_the_level_is_a_gumbel_s_and_defects_hardly_move_it() -> None:
     assert tail_level(mixed[0], 0.01) == pytest.approx(tail_level(scores, 0.01), rel=0.2)
 
 
+@pytest.mark.parametrize("radius", [0, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_only_what_is_inside_makes_a_picture_stand_out(seed: int, radius: int) -> None:
+    """Against the definition, with a defect inside and a greater one outside."""
+    rng = np.random.default_rng(seed)
+    layers = [rng.normal(size=(9, 4, 6, 6)), rng.normal(size=(9, 6, 3, 3))]
+    coarse = rng.random((3, 3)) < 0.5
+    coarse[0, 0], coarse[2, 2] = True, False
+    inside = [coarse.repeat(2, axis=0).repeat(2, axis=1), coarse]
+    layers[0][4, :, 1, 1] += 20
+    for layer in layers:
+        layer[7, :, -1, -1] += 90
+    spool = Spool(9, 3, [seen.ravel() for seen in inside])
+    spool.append([torch.from_numpy(layer).float() for layer in layers])
+    found = find_outliers(
+        spool.patch_vectors,
+        [(6, 6), (3, 3)],
+        9,
+        grid=3,
+        radius=radius,
+        coarse_upsampling="nearest",
+        inside=[seen.ravel() for seen in inside],
+    )
+    assert found.outlying[4]
+    assert not found.outlying[7]
+    assert found.cells[4].argmax() == 1 * 6 + 1
+    outlying: list[int] = []
+    for _ in range(3):
+        expected = reference.unlike_others(layers, inside, 3, radius, outlying)
+        worst = np.sort(expected[:, inside[0]], axis=1)[:, -5:].mean(axis=1)
+        outlying = np.flatnonzero(worst > tail_level(worst, 0.01)).tolist()
+    np.testing.assert_allclose(found.cells, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.scores, worst, rtol=1e-4)
+    assert np.flatnonzero(found.outlying).tolist() == outlying
+
+
 def test_two_pictures_with_the_same_defect_do_not_hide_each_other() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(20, 4, 6)).astype(np.float32)
@@ -181,16 +217,21 @@ def test_copies_turn_about_the_middle_of_a_picture_of_any_shape(shape: tuple[int
 
 
 @pytest.mark.parametrize(
-    "option",
-    [("--rotations", 4), ("--augment", 3), ("--robust",), ("--precision", "int8")],
-    ids=lambda option: option[0],
+    ("option", "reason"),
+    [
+        (("--rotations", 4), "compares the pictures as they lie"),
+        (("--augment", 3), "compares the pictures as they are"),
+        (("--robust",), "leaves no picture out"),
+        (("--precision", "int8"), "compares in fp32"),
+    ],
+    ids=["rotations", "augment", "robust", "precision"],
 )
 def test_the_audit_refuses_what_it_would_ignore(
-    refusal: Refusal, washers: Path, option: tuple[object, ...]
+    refusal: Refusal, washers: Path, option: tuple[object, ...], reason: str
 ) -> None:
     line = refusal("audit", washers / "train" / "good", *option)
     name = str(option[0]).removeprefix("--")
-    assert line == f"{name}: audit compares pictures as they are, in fp32; leave it out"
+    assert line == f"{name}: audit {reason}; leave it out"
 
 
 def test_the_audit_ranks_a_hidden_defect_first(run: Command, tmp_path: Path) -> None:
@@ -228,7 +269,9 @@ def test_audit_to_stdout(run: Command, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_audited_is_refused(refusal: Refusal, good: Path, tmp_path: Path) -> None:
-    assert refusal("audit", good) == ("audit: 6 pictures do not show what is usual; 8 or more do")
+    assert refusal("audit", good) == (
+        "audit: at least 8 pictures are needed to compare, 6 were given"
+    )
     assert "no such file or folder" in refusal("audit", tmp_path / "nowhere")
     assert "both go to" in refusal("audit", good, "--json", "-", "--csv", "-")
     assert "no such directory" in refusal("audit", good, "--json", tmp_path / "no" / "x")

@@ -46,7 +46,7 @@ def test_the_same_picture_again_and_again_is_remarked() -> None:
 
 def test_an_update_with_dark_pictures_warns() -> None:
     detector = fapm.fit([parts.part(i) for i in range(6)], resize=64)
-    detector.update([np.zeros((64, 64, 3), np.uint8)])
+    detector.update([np.zeros((64, 64, 3), np.uint8)], force=True)
     assert "much of what is inspected is far from normal" in "\n".join(detector.notes_)
 
 

@@ -24,7 +24,7 @@ from fapm import Detector
 from fapm.bundle.archive import read_archive
 from fapm.errors import BundleError
 from fapm.fitting.alignment import learn
-from fapm.frames.align import Aligner, Registration, Template, moved_box, restore
+from fapm.frames.align import COARSE, Aligner, Registration, Template, moved_box, restore
 from forgery import Forgery
 
 EDGE = 96
@@ -86,7 +86,8 @@ shifts = st.floats(-16, 16)
 @given(x=shifts, y=shifts, number=st.integers(100, 200))
 def test_a_shift_is_found(aligners: dict[str, Aligner], x: float, y: float, number: int) -> None:
     found = aligners["shift"].register(frame(number, x=x, y=y))
-    assert off(found, motion(0, 1, x, y)) < 1
+    # What is off by less than a pixel of the rough search may be left where it lies.
+    assert off(found, motion(0, 1, x, y)) < (1 if found.moved else EDGE / COARSE)
     assert found.correlation > aligners["shift"].template.floor
 
 
@@ -260,31 +261,42 @@ def test_alignment_survives_the_bundle(loose: Detector, tmp_path: Path) -> None:
 
 # What a bundle could say of its alignment, and must not.
 FORGERIES: dict[str, Callable[[Forgery], Any]] = {
-    "no template": lambda f: f.memory.pop("template.grey"),
-    "a template nobody refers to": lambda f: f.manifest.update(alignment=None),
-    "no word of it": lambda f: f.manifest.pop("alignment"),
-    "a template of another size": lambda f: f.memory.update(
-        {"template.grey": f.memory["template.grey"][:-1]}
+    "no template": lambda f: f.memory.pop("align.grey"),
+    "no picture": lambda f: f.memory.pop("align.picture"),
+    "no places": lambda f: f.memory.pop("places"),
+    "a template nobody refers to": lambda f: f.manifest["stages"].pop("align"),
+    "a template that auto left out": lambda f: (
+        f.manifest["stages"].pop("align"), f.manifest["config"].update(align="auto")
     ),
-    "a template of no numbers": lambda f: f.memory["template.grey"].fill_(math.nan),
-    "a template beyond grey": lambda f: f.memory["template.grey"].fill_(1e30),
+    "no word of it": lambda f: f.manifest.pop("stages"),
+    "a stage of nothing": lambda f: f.manifest["stages"].update(align=None),
+    "a stage nobody knows": lambda f: f.manifest["stages"].update(polish={}),
+    "stages in a list": lambda f: f.manifest.update(stages=["align"]),
+    "a tensor that the stage does not have": lambda f: f.memory.update(
+        {"align.more": f.memory["align.grey"].clone()}
+    ),
+    "a template of another size": lambda f: f.memory.update(
+        {"align.grey": f.memory["align.grey"][:-1]}
+    ),
+    "a template of no numbers": lambda f: f.memory["align.grey"].fill_(math.nan),
+    "a template beyond grey": lambda f: f.memory["align.grey"].fill_(1e30),
     "a picture of another size": lambda f: f.memory.update(
-        {"template.picture": f.memory["template.picture"][:, :-1]}
+        {"align.picture": f.memory["align.picture"][:, :-1]}
     ),
     "a picture of floats": lambda f: f.memory.update(
-        {"template.picture": f.memory["template.picture"].float()}
+        {"align.picture": f.memory["align.picture"].float()}
     ),
-    "a matrix too few": lambda f: f.memory.update(
-        {"template.matrices": f.memory["template.matrices"][:-1]}
+    "a matrix too few": lambda f: f.memory.update({"places": f.memory["places"][:-1]}),
+    "matrices of no numbers": lambda f: f.memory["places"].fill_(math.nan),
+    "matrices beyond all frames": lambda f: f.memory["places"].fill_(1e9),
+    "a motion nobody knows": lambda f: f.manifest["stages"]["align"].update(motion="affine"),
+    "a motion that is not the config's": lambda f: (
+        f.manifest["stages"]["align"].update(motion="rigid")
     ),
-    "matrices of no numbers": lambda f: f.memory["template.matrices"].fill_(math.nan),
-    "matrices beyond all frames": lambda f: f.memory["template.matrices"].fill_(1e9),
-    "a motion nobody knows": lambda f: f.manifest["alignment"].update(motion="affine"),
-    "a motion that is not the config's": lambda f: f.manifest["alignment"].update(motion="rigid"),
-    "a floor of text": lambda f: f.manifest["alignment"].update(floor="low"),
-    "a floor above all": lambda f: f.manifest["alignment"].update(floor=2.0),
+    "a floor of text": lambda f: f.manifest["stages"]["align"].update(floor="low"),
+    "a floor above all": lambda f: f.manifest["stages"]["align"].update(floor=2.0),
     "a config without": lambda f: f.manifest["config"].update(align="none"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
@@ -315,7 +327,9 @@ def test_auto_aligns_what_can_be_aligned_and_says_so(
     pictures: list[Picture], expected: str
 ) -> None:
     detector = fapm.fit(pictures, resize=64, align="auto")
-    assert (detector.fitted_.alignment is not None) == expected.startswith("align similarity")
+    assert (detector.fitted_.preparation.stage("align") is not None) == expected.startswith(
+        "align similarity"
+    )
     assert [note for note in detector.notes_ if note.startswith(expected)]
 
 
@@ -347,7 +361,7 @@ def test_auto_turns_parts_only_if_they_become_much_more_alike(
     detector = fapm.fit([picture(n, a) for n, a in enumerate(turns)], resize=EDGE, align="auto")
     (note,) = (note for note in detector.notes_ if note.startswith("align "))
     assert re.match(expected, note)
-    assert (detector.fitted_.alignment is None) == note.startswith("align none")
+    assert (detector.fitted_.preparation.stage("align") is None) == note.startswith("align none")
 
 
 def test_what_is_not_found_is_judged_where_it_lies(aligners: dict[str, Aligner]) -> None:
@@ -367,7 +381,7 @@ def test_the_command_line_from_fit_to_table(run: Command, tmp_path: Path) -> Non
     model = tmp_path / "part.fapm"
     options = ("--resize", EDGE, "--align", "shift")
     assert run("fit", good, "--output", model, *options).code == 0
-    assert read_archive(model)[0]["alignment"]["motion"] == "shift"
+    assert read_archive(model)[0]["stages"]["align"]["motion"] == "shift"
     table, lines = tmp_path / "t.csv", tmp_path / "l.jsonl"
     said = run("inspect", tmp_path / "new", "--model", model, "--csv", table, "--jsonl", lines)
     assert said.code == 0, said.err

@@ -31,7 +31,8 @@ from fapm.engines.base import Runtime
 from fapm.errors import BundleError, RoiError
 from fapm.fitting import fit as fitting
 from fapm.fitting.foreground import foreground
-from fapm.frames.roi import drawn_roi
+from fapm.frames.layout import layout_of
+from fapm.frames.roi import Regions, drawn_roi
 from fapm.graph.search import write_search
 from fapm.memory.geometry import inside_cells, map_weights, smoothing_matrix
 from fapm.training import spool
@@ -72,7 +73,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Config, Fitted, Fitted]:
     config = CASES[request.param]
     encoder = create_encoder(config)
     pictures = [good(seed, 96, 96) for seed in range(8)]
-    fitted = fitting.fit(pictures, config, encoder, Runtime(), roi=blob(96))
+    fitted = fitting.fit(pictures, config, encoder, Runtime(), regions=Regions(blob(96)))
     whole = Detector(config).fit(pictures)
     return config, fitted, whole.restrict(blob(96)).fitted_
 
@@ -277,10 +278,10 @@ def test_picture_polygons_and_array_are_one(tmp_path: Path) -> None:
     large = {"width": 640, "height": 640, "polygons": [[[10 * x, 10 * y] for x, y in corners]]}
     for region in (mask, tmp_path / "roi.png", str(tmp_path / "roi.json"), polygons, large,
                    mask.repeat(3, axis=0).repeat(3, axis=1)):  # fmt: skip
-        roi = drawn_roi(region, None, CONFIG)
+        roi = drawn_roi(region, None, layout_of(CONFIG))
         assert roi is not None
         np.testing.assert_array_equal(roi.inside, mask)
-        rest = drawn_roi(None, region, CONFIG)
+        rest = drawn_roi(None, region, layout_of(CONFIG))
         assert rest is not None
         np.testing.assert_array_equal(rest.inside, ~mask)
 
@@ -299,7 +300,7 @@ def test_triangles_cover_their_pixels(seed: int) -> None:
         ]
     ).reshape(64, 64)
     try:
-        roi = drawn_roi(region, None, CONFIG)
+        roi = drawn_roi(region, None, layout_of(CONFIG))
     except RoiError:
         assert apart.max() < 1.5
         return
@@ -313,7 +314,7 @@ def test_polygons_add_up_and_may_reach_beyond_the_picture() -> None:
         [[-20, -20], [32, -20], [32, 84], [-20, 84]],
         [[40, 40], [64, 40], [64, 64], [40, 64]],
     ]
-    roi = drawn_roi({"width": 64, "height": 64, "polygons": polygons}, None, CONFIG)
+    roi = drawn_roi({"width": 64, "height": 64, "polygons": polygons}, None, layout_of(CONFIG))
     assert roi is not None
     expected = square(64, slice(0, 64), slice(0, 32)) | square(64, slice(40, 64), slice(40, 64))
     np.testing.assert_array_equal(roi.inside, expected)
@@ -321,7 +322,7 @@ def test_polygons_add_up_and_may_reach_beyond_the_picture() -> None:
 
 def test_a_crop_sees_its_part_of_a_region() -> None:
     config = Config.create(resize=80, crop=64)
-    roi = drawn_roi(square(80, slice(0, 40), slice(0, 80)), None, config)
+    roi = drawn_roi(square(80, slice(0, 40), slice(0, 80)), None, layout_of(config))
     assert roi is not None
     np.testing.assert_array_equal(roi.inside, square(64, slice(0, 32), slice(0, 64)))
 
@@ -475,10 +476,13 @@ def test_maps_larger_than_the_frame_are_refused_before_cells_are_counted(
 
 
 def test_export_carries_the_region(masked: tuple[Detector, Path], tmp_path: Path) -> None:
-    from fapm.engines.export import export, sample_frames
+    from fapm.inspection.export import export, sample_frames
 
     for kind in ("onnx", "openvino"):
-        assert export(masked[0], kind, tmp_path / kind, sample_frames(masked[0])) < 1e-3
+        assert (
+            export(masked[0].snapshot(), kind, tmp_path / kind, sample_frames(masked[0].fitted_))
+            < 1e-3
+        )
 
 
 # The command line

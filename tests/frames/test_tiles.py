@@ -24,13 +24,15 @@ from fapm.encoder.weights import create_encoder
 from fapm.engines import openvino_engine as openvino
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder, open_engine
-from fapm.errors import ConfigError, FapmError
+from fapm.errors import ConfigError
+from fapm.fitting.audit import Audit, audit
 from fapm.frames.layout import Axis, Layout, layout_of
-from fapm.frames.preparation import read_frame
 from fapm.graph.whole import whole_model
 from fapm.memory.geometry import patch_of_cell
 from fapm.pictures import codec
+from fapm.pictures.resize import resize_image
 from fapm.pictures.sizes import usual_size
+from framing import read_frame
 
 Picture = NDArray[np.uint8]
 ENGINES = ("openvino", "torch", "onnxruntime")
@@ -250,7 +252,7 @@ def test_a_frame_that_keeps_its_aspect_ratio_follows_the_rules() -> None:
     runner = open_encoder(fitted.encoder, Runtime())
 
     def features(given: list[Picture]) -> list[NDArray[np.float64]]:
-        frames = [codec.resize_image(p, 64, 96, fitted.encoder.spec.interpolation) for p in given]
+        frames = [resize_image(p, 64, 96, fitted.encoder.spec.interpolation) for p in given]
         return [
             reference.average_pool(layer.astype(np.float64)) for layer in runner.features(frames)
         ]
@@ -476,11 +478,107 @@ def test_tiles_larger_than_the_pictures() -> None:
         layout_of(Config.create(tile=32, overlap=0, tile_scale=4), (500, 600))
 
 
-@pytest.mark.parametrize("knobs", [{"robust": True}, {}])
-def test_what_takes_whole_pictures(knobs: dict[str, Any]) -> None:
-    detector = Detector(Config.create(**TILED, **knobs))
-    with pytest.raises(FapmError, match="takes whole pictures, not tiles; leave it out"):
-        detector.fit(scenes(12), roi=None if knobs else "auto")
+PLANTED = {3: spotted(3, 50, 60, 14), 8: spotted(8, 100, 150, 14)}
+# Away from the border, with both planted defects inside.
+CENTRE = np.zeros((144, 200), np.bool_)
+CENTRE[40:120, 50:170] = True
+FRAMES: dict[str, dict[str, Any]] = {
+    "tiles": TILED,
+    "oblong": {"keep_aspect": True, "resize": 96},
+    "square": {"resize": 96},
+}
+
+
+@pytest.mark.parametrize("region", [None, CENTRE], ids=["everything", "region"])
+@pytest.mark.parametrize("frames", FRAMES)
+def test_robust_leaves_out_planted_defects(frames: str, region: NDArray[np.bool_] | None) -> None:
+    pictures = scenes(14)
+    for number, defective in PLANTED.items():
+        pictures[number] = defective
+    detector = Detector(Config.create(**FRAMES[frames], robust=True)).fit(pictures, roi=region)
+    held = detector.fitted_
+    left_out = {failure.source for failure in held.skipped}
+    assert {f"array {number}" for number in PLANTED} <= left_out
+    assert len(left_out) <= 3
+    assert not left_out & set(held.pictures)
+    good, bad = detector.predict([scene(40), spotted(40, 50, 60, 14)])
+    assert (good.verdict, bad.verdict) == ("good", "defect")
+
+
+def test_robust_is_not_about_what_is_outside_the_region() -> None:
+    right = np.zeros((144, 200), np.bool_)
+    right[:, 140:] = True  # no tile shows both this and the defect
+    clean, dirty = scenes(10), scenes(10)
+    dirty[5] = spotted(5, 60, 10, 14)
+    expected, held = (
+        Detector(Config.create(**TILED, robust=True)).fit(pictures, roi=right).fitted_
+        for pictures in (clean, dirty)
+    )
+    assert held.pictures == expected.pictures
+    np.testing.assert_array_equal(held.calibration.scores, expected.calibration.scores)
+
+
+def plates(count: int) -> list[Picture]:
+    """Bright plates on a plain ground."""
+    pictures = [np.full((144, 200, 3), 30, np.uint8) for _ in range(count)]
+    for seed, picture in enumerate(pictures):
+        picture[40:110, 60:150] = scene(seed)[40:110, 60:150] // 2 + 110
+        picture += np.random.default_rng(seed).integers(0, 6, picture.shape, np.uint8)
+    return pictures
+
+
+def test_the_foreground_is_learned_from_whole_pictures_that_are_cut() -> None:
+    detector = Detector(Config.create(**TILED)).fit(plates(8), roi="auto")
+    roi = detector.fitted_.frame_roi
+    assert roi is not None
+    assert roi.shape == (144, 200)
+    assert roi[40:110, 60:150].mean() > 0.98
+    assert not roi[:20].any()
+    assert not roi[:, :40].any()
+    assert not roi[-20:].any()
+    assert not roi[:, -40:].any()
+    away, on_it = plates(10)[8:]
+    away[4:14, 4:14], on_it[60:74, 80:94] = 255, 0
+    ignored, found = detector.predict([away, on_it])
+    assert ignored.verdict != "defect"
+    assert found.verdict == "defect"
+
+
+@pytest.mark.parametrize("frames", FRAMES)
+def test_the_audit_marks_the_right_place(frames: str) -> None:
+    pictures = scenes(12)
+    pictures[7] = spotted(7, 100, 150, 14)
+    found = audit(pictures, Config.create(**FRAMES[frames]), Runtime())
+    assert found.order[0] == 7
+    assert found.found.outlying[7]
+    marked = found.anomaly_map(7)
+    assert marked.shape == (144, 200)
+    y, x = np.unravel_index(marked.argmax(), marked.shape)
+    assert abs(y - 107) <= 10
+    assert abs(x - 157) <= 10
+    assert marked.max() > found.map_level
+    left, top, width, height = box_of(found, 7)
+    assert left - 0.05 <= 157 / 200 <= left + width + 0.05
+    assert top - 0.05 <= 107 / 144 <= top + height + 0.05
+
+
+def box_of(found: Audit, number: int) -> tuple[float, ...]:
+    """Where the most unusual cell of a picture lies, as its report says."""
+    cells = found.found.cells[number]
+    traces = found.frames[number].traces
+    return found.preparation.place(int(cells.argmax()), (len(cells), cells.shape[1]), traces)
+
+
+@pytest.mark.parametrize("shape", [(64, 112), (112, 64)], ids=["wide", "tall"])
+def test_turned_copies_of_frames_that_are_not_square(shape: tuple[int, int]) -> None:
+    """Half a turn fits the frame, and the memory knows the part the other way round."""
+    good = [scene(seed, *shape) for seed in range(6)]
+    turned = np.ascontiguousarray(np.rot90(scene(20, *shape), 2))
+    plain, both = (
+        Detector(Config.create(keep_aspect=True, resize=64, rotations=n)).fit(good) for n in (1, 2)
+    )
+    assert both.score(turned) < 0.6 * plain.score(turned)
+    assert both.predict(turned).anomaly_map.shape == shape
 
 
 @pytest.mark.parametrize(
@@ -562,13 +660,38 @@ def test_the_commands(tmp_path: Path) -> None:
         assert described["resize"] == [144, 200]
 
 
-@pytest.mark.parametrize("command", ["audit", "compare", "benchmark"])
-def test_commands_that_take_whole_pictures(command: str, refusal: Refusal, washers: Path) -> None:
-    source = washers if command == "compare" else washers / "train" / "good"
-    for knob, name in (("--tile 64", "tile"), ("--keep-aspect", "keep_aspect")):
-        assert refusal(command, source, *knob.split()) == (
-            f"{name}: {command} takes whole pictures, squashed to a square; leave it out"
-        )
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (("benchmark",), "benchmark measures PatchCore beside it, on square frames"),
+        (
+            ("reproduce", "table1", "--preset", "fast"),
+            "reproduce makes the paper's tables, with square frames",
+        ),
+    ],
+    ids=["benchmark", "reproduce"],
+)
+@pytest.mark.parametrize(
+    ("knob", "name"), [("--tile 64", "tile"), ("--keep-aspect", "keep_aspect")], ids=lambda k: k
+)
+def test_commands_that_take_square_frames(
+    command: tuple[str, ...], reason: str, knob: str, name: str, refusal: Refusal, washers: Path
+) -> None:
+    assert refusal(*command, washers, *knob.split()) == f"{name}: {reason}; leave it out"
+
+
+@pytest.mark.parametrize("knob", ["--tile 64 --overlap 16", "--keep-aspect --resize 96"])
+def test_the_audit_command_takes_frames_of_any_shape(
+    knob: str, run: Command, tmp_path: Path
+) -> None:
+    pictures = scenes(9)
+    pictures[4] = spotted(4, 60, 100, 14)
+    good, report = save_all(pictures, tmp_path / "good"), tmp_path / "report"
+    said = run("audit", good, *knob.split(), "--json", "-", "--quiet", "--report", report)
+    assert said.code == 0, said.err
+    first = json.loads(said.out)["pictures"][0]
+    assert (first["picture"], first["stands_out"]) == ("004.png", True)
+    assert "004.png" in (report / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_tile_larger_than_the_pictures_is_one_line(

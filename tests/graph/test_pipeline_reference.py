@@ -24,8 +24,9 @@ from fapm.encoder.weights import create_encoder
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder, open_engine
 from fapm.fitting import fit as fitting
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.preparation import Frame
 from fapm.graph.reference import Scored, Search, aggregate
+from framing import read_frame
 
 Pictures = list[NDArray[np.uint8]]
 

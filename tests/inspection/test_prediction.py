@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fapm import Detector, Prediction
+from fapm.frames.layout import Layout
+from framing import square
 from stripes import (
     DEFECT,
     defective,
@@ -74,8 +76,7 @@ def prediction_of(
         frame_map=frame_map,
         height=height,
         width=width,
-        resize=resize or edge,
-        crop=None if resize is None else edge,
+        layout=square(resize or edge, edge),
         comparison=None,  # type: ignore[arg-type]
         roi=roi,
     )
@@ -170,7 +171,7 @@ def test_a_map_below_its_threshold_is_not_enlarged(monkeypatch: pytest.MonkeyPat
     def never(*arguments: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("fapm.inspection.prediction.restore_map", never)
+    monkeypatch.setattr(Layout, "restore", never)
     assert quiet.regions == ()
     spot = np.zeros((64, 64), np.float32)
     spot[30, 40] = 2

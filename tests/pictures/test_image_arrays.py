@@ -13,15 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fapm.errors import ImageError
-from fapm.pictures.codec import (
-    Interpolation,
-    as_image,
-    prepare,
-    read_image,
-    resize_image,
-    restore_map,
-)
-from fapm.pictures.resize import prepare_mask
+from fapm.pictures.codec import as_image, read_image
+from fapm.pictures.resize import Interpolation, resize_image
+from framing import prepare, prepare_mask, restore_map
 
 COLOUR = (200, 90, 30)
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from fapm import Detector
 from fapm.errors import ImageError
-from fapm.pictures.codec import prepare, read_image, read_reduced, resize_image
-from fapm.pictures.resize import whole_factor
+from fapm.pictures.codec import read_image, read_reduced
+from fapm.pictures.resize import resize_image, whole_factor
+from framing import prepare
 from stripes import DEFECT, defective, good
 
 ORIENTATION = 0x0112

@@ -108,6 +108,7 @@ class Tensor:
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
+        (np.array("x.png"), "dtype is <U5"),
         (None, "None is not a picture; cv2.imread gives it for a file that is missing"),
         (5, "int is not a NumPy array; expected uint8"),
         (Tensor(), r"Tensor is not a NumPy array; .*; call \.numpy\(\)"),

@@ -20,6 +20,7 @@ from PIL import Image
 import parts
 from conftest import Command, Refusal
 from fapm import Detector
+from fapm.cli.studies import reproduce_figures
 from fapm.cli.studies.reproduce_figures import _speed_and_accuracy
 from fapm.config import Config
 from fapm.datasets.loading import load_dataset
@@ -90,8 +91,19 @@ def test_figures_3_and_4_of_two_data_sets_one_broken(
 
 @pytest.mark.slow
 def test_figure_1_measures_each_setting_on_each_data_set(
-    washers: Path, run: Command, tmp_path: Path
+    washers: Path, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    chosen = reproduce_figures._settings
+
+    def small(config: Config, runtime: Runtime) -> dict[str, Config]:
+        """The same settings on small frames: what is proven here does not depend on their size."""
+        settings = chosen(config, runtime)
+        sizes = {settings[f"{name}, fp32"].resize for name in ("fast", "accurate")}
+        assert sizes == {224, 336}
+        return {n: setting.model_copy(update={"resize": 64}) for n, setting in settings.items()}
+
+    monkeypatch.setattr(reproduce_figures, "_settings", small)
+    monkeypatch.setattr(figure_data, "_ROUNDS", 1)
     finished = run(
         "reproduce", "figures", washers, "--output", tmp_path, "--resize", 64, "--only", "1"
     )

@@ -22,11 +22,12 @@ from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder
 from fapm.errors import ConfigError
 from fapm.fitting import fit as fitting
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.preparation import Frame
 from fapm.graph.reference import aggregate
 from fapm.memory.bank import MemoryBank
-from fapm.pictures import codec
+from fapm.pictures.resize import rotate
 from fapm.training.copies import turned_back
+from framing import prepare, read_frame
 
 NORMAL, TURNS = 5, 4
 CONFIG = Config.create(resize=64, grid=4, rotations=TURNS, score_sigma=1)
@@ -45,25 +46,25 @@ def parts() -> list[NDArray[np.uint8]]:
 @pytest.mark.parametrize("turn", range(4))
 def test_quarter_turns_are_exact_and_counter_clockwise(turn: int) -> None:
     part = parts()[0]
-    np.testing.assert_array_equal(codec.rotate(part, 90 * turn), np.rot90(part, turn))
+    np.testing.assert_array_equal(rotate(part, 90 * turn), np.rot90(part, turn))
 
 
 def test_half_a_turn_of_an_oblong_picture_is_exact() -> None:
     part = parts()[0][:40]
-    np.testing.assert_array_equal(codec.rotate(part, 180), part[::-1, ::-1])
+    np.testing.assert_array_equal(rotate(part, 180), part[::-1, ::-1])
 
 
 @given(st.floats(0, 360), st.integers(2, 50), st.integers(2, 50))
 def test_the_border_is_repeated(degrees: float, height: int, width: int) -> None:
     plain = np.full((height, width, 3), 77, np.uint8)
-    np.testing.assert_array_equal(codec.rotate(plain, degrees), plain)
+    np.testing.assert_array_equal(rotate(plain, degrees), plain)
 
 
 def test_a_frame_comes_with_its_turned_copies_only_for_memorising() -> None:
     part = parts()[0]
-    frame = read_frame(part, CONFIG, "bicubic", max_pixels=10**6, turned=True)
+    frame = read_frame(part, CONFIG, "bicubic", max_pixels=10**6, turns=TURNS)
     assert isinstance(frame, Frame)
-    expected = [codec.prepare(np.rot90(part, k), 64, None, "bicubic") for k in range(1, 4)]
+    expected = [prepare(np.rot90(part, k), 64, None, "bicubic") for k in range(1, 4)]
     np.testing.assert_array_equal(frame.turned, expected)
     inspected = read_frame(part, CONFIG, "bicubic", max_pixels=10**6)
     assert isinstance(inspected, Frame)
@@ -88,7 +89,7 @@ def test_a_key_is_found_where_it_lies_in_the_picture_as_it_is(
     picture = np.zeros((height, width, 3), np.uint8)
     y, x = int((row + 0.5) * height / 8), int((column + 0.5) * width / 8)
     picture[y - 2 : y + 3, x - 2 : x + 3] = 255
-    turned = codec.rotate(picture, 360 * turn / count)
+    turned = rotate(picture, 360 * turn / count)
     inner = turned[3:-3, 3:-3, 0].astype(np.float64)
     if inner.sum() < 0.5 * 255 * 25:  # turned out of the picture
         return
@@ -129,7 +130,7 @@ def features(fitted: Fitted) -> list[NDArray[np.float64]]:
     """Of every picture and, after each, of its copies, per layer."""
     runner = open_encoder(fitted.encoder, Runtime())
     frames = [
-        codec.prepare(np.ascontiguousarray(np.rot90(part, turn)), 64, None, "bicubic")
+        prepare(np.ascontiguousarray(np.rot90(part, turn)), 64, None, "bicubic")
         for part in parts()
         for turn in range(TURNS)
     ]
@@ -195,7 +196,7 @@ def test_a_part_in_another_orientation_is_good_only_where_it_was_memorised() -> 
         from fapm.engines.opening import open_engine
 
         engine = open_engine(fitting.fit(parts(), config, encoder, Runtime()), Runtime())
-        frames = [codec.prepare(part, 64, None, "bicubic") for part in turned]
+        frames = [prepare(part, 64, None, "bicubic") for part in turned]
         return float(np.median(engine.run(frames).scores))
 
     assert worst(CONFIG) < 0.5 * worst(CONFIG.model_copy(update={"rotations": 1}))
@@ -215,7 +216,10 @@ def test_a_memory_of_turned_pictures_travels_in_a_bundle(tmp_path: Path) -> None
 
 
 def test_turned_and_aligned_is_refused() -> None:
-    with pytest.raises(ConfigError, match="either --rotations or --align"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^rotations: does not go with align: aligned parts all lie one way; use either$",
+    ):
         Config.create(rotations=4, align="rigid")
 
 

@@ -201,7 +201,7 @@ def test_the_order_of_updates_changes_little() -> None:
     for order in ((first, second), (second, first)):
         held = fitted(good_pictures())
         for pictures in order:
-            held.update(pictures)
+            held.update(pictures, force=True)  # at 64 px an odd spot fills the map
         scores.append(held.score([good(90), odd(91), defective(92)]))
         assert len(held.fitted_.pictures) == COUNT + 8
     np.testing.assert_allclose(scores[0], scores[1], rtol=0.15)
@@ -268,7 +268,7 @@ def test_from_one_picture_to_several_and_back(tmp_path: Path) -> None:
         held.forget("array 0")
 
 
-def test_another_product_is_warned_of_and_a_failed_update_changes_nothing(tmp_path: Path) -> None:
+def test_a_failed_update_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     held = fitted(good_pictures())
     before = held.fitted_
@@ -277,10 +277,33 @@ def test_another_product_is_warned_of_and_a_failed_update_changes_nothing(tmp_pa
     with pytest.raises(ImageError, match="no pictures"):
         held.update([])
     assert held.fitted_ is before
+
+
+def test_another_product_is_refused_and_a_minority_of_it_is_warned_of() -> None:
+    held = fitted(good_pictures())
+    before = held.fitted_
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    held.update([noise, good(20)])
+    with pytest.raises(DatasetError, match=r"^array 0 \(2\): much of .* force=True") as refused:
+        held.update([noise, good(20)])  # half of them
+    assert "--force" in str(refused.value)
+    assert held.fitted_ is before
+    held.update([noise, good(20), good(21)])
     (warning,) = held.fitted_.history[0].warnings
     assert warning.startswith("array 0 (2): much of what is inspected is far from normal")
+    forced = Detector.of(before).update([noise], force=True)
+    assert forced.fitted_.pictures[COUNT:] == ("array 0 (2)",)
+    assert "far from normal" in forced.fitted_.history[0].warnings[0]
+
+
+def test_an_update_says_which_pictures_it_resized_to_another_shape() -> None:
+    held = fitted([good(seed, 64, 96) for seed in range(6)], keep_aspect=True)
+    held.update([good(20, 64, 92), good(21, 64, 96)])
+    assert held.fitted_.remarks[-1] == (
+        "update: 1 of 2 pictures is of another shape than 96 x 64 pixels, by up to 4.2 %, and is "
+        "resized to it"
+    )
+    count = len(held.fitted_.remarks)
+    assert len(held.update([good(22, 64, 96)]).fitted_.remarks) == count
 
 
 def test_pictures_set_aside_do_not_count() -> None:
@@ -307,16 +330,18 @@ def test_an_unknown_picture_is_refused_with_what_is_near_it() -> None:
         with pytest.raises(DatasetError) as caught:
             find_picture(names, "1.png")
         assert str(caught.value) == (
-            f"1.png: 2 pictures are called so: {', '.join(names)}; give the whole name, with ./ "
+            f"1.png: 2 pictures match: {', '.join(names)}; give the whole name, with ./ "
             f"before it: ./{names[0]}"
         )
         assert [find_picture(names, f"./{name}") for name in names] == [0, 1]
-    with pytest.raises(DatasetError, match=r"2 pictures are called so: 1\.png, b/1\.png; give"):
+    with pytest.raises(DatasetError, match=r"2 pictures match: 1\.png, b/1\.png; give"):
         find_picture(("1.png", "b/1.png"), "/data/b/1.png")  # either may be meant
     assert find_picture(("1.png", "b/1.png"), "b/1.png") == 1
-    with pytest.raises(DatasetError, match=r"x: 7 pictures are called so: .*4/x and 2 more; give"):
+    with pytest.raises(DatasetError, match=r"x: 7 pictures match: .*4/x and 2 more; give"):
         find_picture([f"{number}/x" for number in range(7)], "x")
-    with pytest.raises(DatasetError, match=r"no picture of this detector; near it: 001\.png"):
+    with pytest.raises(
+        DatasetError, match=r"no training picture of that name; this detector has 001\.png"
+    ):
         find_picture(("001.png", "xyz.jpg"), "001.jpeg")
 
 
@@ -348,6 +373,44 @@ def test_the_command_line_updates_and_forgets(run: Command, model: Path, tmp_pat
     assert run("inspect", more / "hole.png", "--model", output).out.startswith("defect")
 
 
+def test_an_update_names_what_it_learnt_and_keeps_the_bundle_before(
+    run: Command, refusal: Refusal, bundle: Path, tmp_path: Path
+) -> None:
+    model, kept = tmp_path / "my part.fapm", tmp_path / "my part.before.fapm"
+    model.write_bytes(bundle.read_bytes())
+    more = tmp_path / "more"
+    for number in range(7):
+        parts.save(more / f"{number}.png", good(20 + number))
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    other = parts.save(tmp_path / "other.png", noise)
+    line = refusal("update", model, other)
+    assert line.startswith("other.png: much of what is inspected is far from normal; another")
+    assert line.endswith("repeat it with --force (in Python force=True)")
+    assert not kept.exists()
+
+    finished = run("update", model, more)
+    assert f"update: the bundle before is kept as {kept}" in finished.err.splitlines()
+    assert finished.err.splitlines()[-1] == (
+        "update: learnt 0.png, 1.png, 2.png, 3.png, 4.png and 2 more; "
+        f"fapm forget '{model}' NAME takes one back"
+    )
+    assert kept.read_bytes() == bundle.read_bytes()
+    learnt = model.read_bytes()
+    assert run("forget", model, "3.png", "-q").err == ""
+    assert kept.read_bytes() == learnt
+
+    # Another file: nothing is replaced, unless it is there.
+    new = tmp_path / "new.fapm"
+    assert "kept as" not in run("forget", model, "4.png", "-o", new).err
+    assert not (tmp_path / "new.before.fapm").exists()
+    first = new.read_bytes()
+    assert run("update", model, other, "--force", "-q", "-o", new).code == 0
+    assert (tmp_path / "new.before.fapm").read_bytes() == first
+    line = refusal("forget", kept, "5.png", "-o", model)
+    assert line.startswith(f"{model}: the file that is there would be kept as {kept}, which would")
+    assert kept.read_bytes() == learnt
+
+
 def test_the_same_update_writes_the_same_bytes(run: Command, model: Path, tmp_path: Path) -> None:
     more = parts.make_folder(tmp_path / "more", 2)
     for name in ("a.fapm", "b.fapm"):
@@ -363,9 +426,9 @@ def test_what_cannot_be_updated_or_forgotten_is_refused(
     (tmp_path / "broken.png").write_bytes(b"x")
     assert refusal("update", model, tmp_path / "broken.png").startswith("none of 1 picture")
     line = refusal("forget", model, "000.jpg")
-    assert line.startswith("000.jpg: no picture of this detector; near it: 000.png")
+    assert line.startswith("000.jpg: no training picture of that name; this detector has 000.png")
     assert refusal("forget", tmp_path / "no.fapm", "000.png").startswith(f"{tmp_path / 'no.fapm'}:")
-    assert refusal("forget", model, "two\nlines").startswith("two lines: no picture of this")
+    assert refusal("forget", model, "two\nlines").startswith("two lines: no training picture of")
     assert "no such directory" in refusal(
         "forget", model, "000.png", "-o", tmp_path / "missing" / "x.fapm"
     )

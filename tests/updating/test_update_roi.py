@@ -231,7 +231,7 @@ def test_what_is_outside_changes_nothing(name: str, monkeypatch: pytest.MonkeyPa
 def test_a_confirmed_false_alarm_inside_does_not_come_back(tmp_path: Path) -> None:
     held = learned()
     assert held.predict(odd(50)).verdict == "defect"
-    held.update([odd(50), odd(51), odd(52)])
+    held.update([odd(50), odd(51), odd(52)], force=True)  # the spot fills the region
     assert {p.verdict for p in held.predict([odd(s) for s in (50, 70, 71)])} == {"good"}
     (warning,) = held.fitted_.history[0].warnings
     assert warning.startswith("array 0 (2), array 1 (2), array 2 (2): ")
@@ -287,7 +287,7 @@ def test_an_update_and_its_forgetting_leave_the_same_keys() -> None:
 def test_another_product_fills_the_region_not_the_frame() -> None:
     held = learned(square(64, slice(0, 32), slice(0, 32)))  # a quarter: less than what is foreign
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    held.update([noise, good(20)])
+    held.update([noise, good(20), good(21)])
     (warning,) = held.fitted_.history[0].warnings
     assert warning.startswith("array 0 (2): much of what is inspected is far from normal")
 
@@ -321,7 +321,7 @@ def test_only_tiles_that_are_inspected_are_encoded(monkeypatch: pytest.MonkeyPat
     spot = good(30, 64, 192)
     spot[8:20, 150:162] = 30
     assert held.predict(spot).verdict == "defect"
-    held.update(spot)
+    held.update(spot, force=True)
     assert len(tiles) == 1
     assert held.predict(spot).verdict == "good"
 
@@ -337,7 +337,7 @@ def test_a_restricted_detector_learns_in_its_region_alone(
     before = whole.fitted_
     part = whole.restrict(TOP)
     assert part.predict(odd(50)).verdict == "defect"
-    part.update([odd(50), good(20)])
+    part.update([odd(50), good(20), good(21)])
     assert whole.fitted_ is before
     assert part.predict(odd(50)).verdict == "good"
     for old, new in zip(before.banks, part.fitted_.banks, strict=True):
@@ -399,6 +399,7 @@ def test_the_command_line_learns_inside_a_region(
     assert run("forget", output, "hole.png", "--quiet").code == 0
     assert run("inspect", hole, "--model", output).out.startswith("defect")
     before = output.read_bytes()
-    line = refusal("update", output, more / "wide.png")
-    assert line.startswith("none of 1 picture could be read; the first: wide.png: 64 x 48 pixels")
+    wide = more / "wide.png"
+    line = refusal("update", output, wide)
+    assert line.startswith(f"none of 1 picture could be read; the first: {wide}: 64 x 48 pixels")
     assert output.read_bytes() == before

@@ -1,1 +1,1 @@
-"""What a fit leaves, and the one file that holds it."""
+"""The result of a fit, and the one file that holds it."""

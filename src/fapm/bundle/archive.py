@@ -40,7 +40,7 @@ Contents = tuple[dict[str, Any], dict[str, bytes]]
 # By format: what turns the contents of that format into those of the next one.
 Upgrades = Mapping[int, Callable[[Contents], Contents]]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MAX_BYTES = 2**32 - 1  # the reach of a plain ZIP; its 64-bit extension is not needed
 MAX_MANIFEST_BYTES = 64 * 2**20
 MAX_PARTS = 60_000  # a plain ZIP counts its entries in 16 bits
@@ -68,7 +68,7 @@ _REGULAR_FILE = 0o100644 << 16
 
 
 class _Entry(NamedTuple):
-    """What the ZIP headers say of one entry."""
+    """The facts about one entry in the ZIP headers."""
 
     name: str
     size: int
@@ -76,22 +76,22 @@ class _Entry(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What the manifest says of one part."""
+    """The facts about one part in the manifest."""
 
     size: int
     sha256: str
 
 
 def write_archive(path: Path, manifest: Mapping[str, object], parts: Mapping[str, bytes]) -> None:
-    """Write `manifest` and `parts` to `path`, whole or not at all. Equal input, equal bytes.
+    """Write ``manifest`` and ``parts`` to ``path``, whole or not at all. Equal input, equal bytes.
 
-    `manifest` is plain JSON (no NaN, no infinity); the keys ``format``, ``format_version`` and
+    ``manifest`` is plain JSON (no NaN, no infinity); the keys ``format``, ``format_version`` and
     ``parts`` are the container's own. Part names are lower-case, such as ``thumbnails/0001.jpg``.
 
     Raises
     ------
     OutputError
-        `path` cannot be written or the archive would be larger than can be read back. A file that
+        ``path`` cannot be written or the archive would be larger than can be read back. A file that
         was there before is untouched, and nothing else is left behind.
     ValueError, TypeError
         A manifest or part name outside the rules above: a mistake in the program.
@@ -334,12 +334,12 @@ def _archive_bytes(sizes: Mapping[str, int]) -> int:
 
 
 def _local_header(entry: _Entry) -> bytes:
-    """What stands before the data of an entry: 30 bytes and the name."""
+    """The header before the data of an entry: 30 bytes and the name."""
     return _LOCAL_SIGNATURE + _common_fields(entry) + entry.name.encode("ascii")
 
 
 def _directory(entries: Sequence[_Entry]) -> bytes:
-    """What stands behind the data of the last entry: per entry 46 bytes and the name, then 22."""
+    """The directory behind the last entry: per entry 46 bytes and the name, then 22."""
     headers, offset = [], 0
     for entry in entries:
         # No comment, disk 0, binary data.

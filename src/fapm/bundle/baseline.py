@@ -1,4 +1,4 @@
-"""How the good pictures looked: the baseline that drift is measured from. No torch here."""
+"""The look of the good pictures: the baseline that drift is measured from. No torch here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TENSORS = ("drift.count", "drift.grey", "drift.means", "drift.deviations")  # i
 
 @dataclass(frozen=True)
 class Baseline:
-    """How the good pictures looked at fit.
+    """The look of the good pictures at fit.
 
     Values are, in this order: per patch the mean of the anomaly map, the brightness (grey levels)
     and the detail; then :data:`WHOLE`, with ``x`` and ``y`` in shares of the frame's edge.
@@ -65,7 +65,7 @@ class Baseline:
         return cls(len(looks), grey, means.astype(np.float32), deviations.astype(np.float32))
 
     def tensors(self) -> Tensors:
-        """What a bundle holds of it."""
+        """Describe it for a bundle."""
         values = (np.array([self.count]), self.grey, self.means, self.deviations)
         return dict(zip(_TENSORS, values, strict=True))
 
@@ -96,7 +96,7 @@ class Baseline:
         return cls(count, grey, means, deviations)
 
     def values(self, seen: Look, distances: NDArray[np.floating]) -> NDArray[np.float64]:
-        """What is watched of one frame, float64 ``[152]``.
+        """The values of one frame that are watched, float64 ``[152]``.
 
         Where it lies comes from least squares: a frame that moved by ``d`` is the mean frame less
         ``d`` times its gradient, under another gain and offset of the light.
@@ -109,7 +109,7 @@ class Baseline:
 
     @cached_property
     def scale(self) -> NDArray[np.float64]:
-        """What a departure is divided by, float64 ``[152]``: deviations, and not too small."""
+        """Divisors of departures, float64 ``[152]``: deviations, and not too small."""
         means = np.abs(self.means.astype(np.float64))
         share = _SHARE * means
         least = np.concatenate(
@@ -129,7 +129,7 @@ class Baseline:
 
     @cached_property
     def digest(self) -> str:
-        """What tells this baseline from others, in hexadecimal."""
+        """A hexadecimal digest that tells this baseline from others."""
         whole = hashlib.sha256(str(self.count).encode())
         for values in (self.grey, self.means, self.deviations):
             whole.update(values.tobytes())

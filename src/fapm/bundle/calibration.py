@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fapm.plain import Described, Tensors, finite, require
 
 Verdict = Literal["good", "unsure", "defect"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 # With fewer pictures leave-one-out says little: each one left out takes a fifth of the memory.
 FEW_PICTURES = 5
@@ -26,7 +27,7 @@ _LEVELS = ("threshold", "unsure_threshold", "map_threshold")
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the normal pictures' own scores say about good and bad.
+    """Thresholds between good and bad, from the normal pictures' own scores.
 
     Attributes
     ----------
@@ -58,7 +59,7 @@ class Calibration:
     set_aside: tuple[int, ...] = ()
 
     def described(self) -> Described:
-        """What a bundle holds of it."""
+        """Describe it for a bundle."""
         levels = {name: finite(getattr(self, name)) for name in _LEVELS}
         aside = list(self.set_aside)
         tensors = {"scores": self.scores, "map_maxima": self.map_maxima}
@@ -66,7 +67,7 @@ class Calibration:
 
     @classmethod
     def restored(cls, described: Mapping[str, Any], tensors: Tensors, pictures: int) -> Calibration:
-        """What :meth:`described` described, of a detector with so many pictures.
+        """Restore what :meth:`described` described, of a detector with so many pictures.
 
         Raises
         ------
@@ -175,7 +176,7 @@ def upper_level(values: NDArray[np.float64], rate: float) -> float:
 
 
 def promises(count: int, false_positive_rate: float) -> list[str]:
-    """What ``count`` normal pictures cannot promise, one sentence each; empty if all is well."""
+    """Promises that ``count`` normal pictures cannot keep, one sentence each; empty without."""
     if count == 1:
         return [
             "1 good picture gives no threshold: every verdict will be 'unsure'; "

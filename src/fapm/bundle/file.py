@@ -10,13 +10,9 @@ import safetensors
 from fapm.bundle import archive
 from fapm.bundle.fitted import Fitted
 from fapm.bundle.restore import describe_fitted, restore
+from fapm.bundle.upgrades import UPGRADES
 from fapm.errors import BundleError, FapmError
 from fapm.plain import MALFORMED, reason
-
-# By format: what turns the contents of a bundle of that format into those of the next one. A format
-# from which no upgrade leads to the present one cannot be read; the formats before 4 were never
-# released. Every format that is read has a small bundle in tests/bundles.
-UPGRADES: archive.Upgrades = {}
 
 
 def save(fitted: Fitted, path: Path) -> None:

@@ -1,10 +1,10 @@
-"""What a fit leaves: everything a detector knows, and what a bundle holds. No torch here."""
+"""The result of a fit: everything that a detector knows and a bundle holds. No torch here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +13,16 @@ from fapm.bundle.baseline import Baseline
 from fapm.bundle.calibration import Calibration
 from fapm.config import Config
 from fapm.encoder.spec import FrozenEncoder
-from fapm.frames.align import FINE, Motion, Template
 from fapm.frames.layout import Layout
-from fapm.frames.light import Light
-from fapm.frames.preparation import Failure
+from fapm.frames.preparation import Failure, Preparation
 from fapm.frames.roi import Roi, inspected_cells, intersection
 from fapm.memory.bank import MemoryBank
-from fapm.plain import Described, Tensors, require, texts
-
-_TEMPLATE = ("template.grey", "template.picture", "template.matrices")  # tensors of a bundle
+from fapm.plain import require, texts
 
 
 @dataclass(frozen=True)
 class Change:
-    """What was learned or forgotten after the fit.
+    """One update after the fit, or one picture that was forgotten.
 
     Attributes
     ----------
@@ -50,12 +46,12 @@ class Change:
     warnings: tuple[str, ...] = ()
 
     def described(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """Describe it for a manifest."""
         return asdict(self)
 
     @classmethod
     def restored(cls, described: Mapping[str, Any]) -> Change:
-        """What :meth:`described` described.
+        """Restore what :meth:`described` described.
 
         Raises
         ------
@@ -78,80 +74,14 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """What frames are registered to, and where the training pictures lay.
-
-    Attributes
-    ----------
-    matrices
-        float64 ``[N, 2, 3]``, :attr:`fapm.frames.align.Registration.matrix` of each training
-        picture.
-    """
-
-    template: Template
-    matrices: NDArray[np.float64]
-
-    def described(self) -> Described:
-        """What a bundle holds of it."""
-        template = self.template
-        tensors = map(np.ascontiguousarray, (template.grey, template.picture, self.matrices))
-        return {
-            "motion": template.motion,
-            "usual": template.usual,
-            "floor": template.floor,
-        }, dict(zip(_TEMPLATE, tensors, strict=True))
-
-    @classmethod
-    def restored(
-        cls,
-        described: Mapping[str, Any] | None,
-        tensors: Tensors,
-        config: Config,
-        pictures: int,
-    ) -> Alignment | None:
-        """What :meth:`described` described, of a detector with so many pictures; None of nothing.
-
-        Raises
-        ------
-        BundleError
-            It contradicts itself, the config or the number of pictures.
-        """
-        if described is None:
-            sound = config.align in ("none", "auto")
-            require(sound, "it lacks the template its config speaks of")
-            return None
-        motion, usual, floor = (described[name] for name in ("motion", "usual", "floor"))
-        require(
-            motion in get_args(Motion)
-            and config.align in ("auto", motion)
-            and all(isinstance(level, float) and -1 <= level <= 1.001 for level in (usual, floor)),
-            "its alignment contradicts its config",
-        )
-        grey, picture, matrices = (tensors[name] for name in _TEMPLATE)
-        edge = config.input_size
-        require(
-            grey.dtype == np.float32
-            and picture.dtype == np.uint8
-            and matrices.dtype == np.float64
-            and grey.shape == (FINE, FINE)
-            and picture.shape == (edge, edge, 3)
-            and matrices.shape == (pictures, 2, 3)
-            and bool(np.isfinite(grey).all())
-            and float(np.abs(grey).max()) <= 256
-            and bool((np.abs(matrices) <= 10 * edge).all()),
-            "its template contradicts itself",
-        )
-        return cls(Template(motion, grey, picture, usual, floor), matrices)
-
-
-@dataclass(frozen=True)
 class Fitted:
     """Everything a detector knows after fit.
 
     Attributes
     ----------
-    layout
-        what pictures are brought to.
+    preparation
+        how a picture becomes a frame, with its region of interest. The banks' ``inside`` are the
+        cells of that region.
     pictures
         names of the training pictures; keys refer to them by position.
     thumbnails
@@ -160,20 +90,17 @@ class Fitted:
         training pictures that could not be read.
     remarks
         what the fit decided on its own, one sentence each.
-    roi
-        what is inspected; None: everything. The banks' ``inside`` are its cells.
     history
         what was changed since, oldest first.
-    light
-        how bright frames are made; None where they are taken as they come.
-    alignment
-        None where frames are taken as they come.
+    places
+        float64 ``[N, 2, 3]``, :attr:`fapm.frames.align.Registration.matrix` of each training
+        picture; None where frames are taken as they come.
     baseline
         how the good pictures looked, for :mod:`fapm.inspection.drift`; None after a fit on one.
     """
 
     config: Config
-    layout: Layout
+    preparation: Preparation
     encoder: FrozenEncoder
     banks: tuple[MemoryBank, ...]
     calibration: Calibration
@@ -181,22 +108,30 @@ class Fitted:
     thumbnails: dict[int, bytes]
     skipped: tuple[Failure, ...]
     remarks: tuple[str, ...] = ()
-    roi: Roi | None = None
     history: tuple[Change, ...] = ()
-    light: Light | None = None
-    alignment: Alignment | None = None
+    places: NDArray[np.float64] | None = None
     baseline: Baseline | None = None
 
     @property
+    def layout(self) -> Layout:
+        """Size of frames, their crop and their tiles."""
+        return self.preparation.layout
+
+    @property
+    def roi(self) -> Roi | None:
+        """The inspected region; None: everything."""
+        return self.preparation.roi
+
+    @property
     def inspected_tiles(self) -> NDArray[np.bool_]:
-        """Which tiles of a frame have cells that are inspected, bool ``[T]``."""
+        """Whether each tile of a frame has cells that are inspected, bool ``[T]``."""
         return self.layout.inspected_tiles(
             [bank.inside for bank in self.banks], [(b.height, b.width) for b in self.banks]
         )
 
     @property
     def frame_roi(self) -> NDArray[np.bool_] | None:
-        """What is inspected of a frame, bool ``[h, w]``; None: everything."""
+        """Whether each pixel of a frame is inspected, bool ``[h, w]``; None: everything."""
         return None if self.roi is None else self.roi.inside
 
 
@@ -211,4 +146,5 @@ def restrict(fitted: Fitted, roi: Roi) -> Fitted:
     roi = intersection(fitted.roi, roi) if fitted.roi else roi
     layers = inspected_cells(roi, fitted.encoder.shapes, fitted.config, fitted.layout)
     banks = [replace(bank, inside=cells) for bank, cells in zip(fitted.banks, layers, strict=True)]
-    return replace(fitted, banks=tuple(banks), roi=roi)
+    preparation = replace(fitted.preparation, roi=roi)
+    return replace(fitted, banks=tuple(banks), preparation=preparation)

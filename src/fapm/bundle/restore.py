@@ -1,4 +1,4 @@
-"""What a bundle holds: how it is written and, beside it, how it is read.
+"""The contents of a bundle: writing and, beside it, reading them.
 
 Every part of a detector describes itself as plain JSON and tensors, and is restored from them by
 the function that stands beside. Here the parts are put together, and after reading they are held
@@ -7,26 +7,29 @@ against each other before any is believed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from fapm._version import __version__
 from fapm.bundle.baseline import Baseline
 from fapm.bundle.calibration import Calibration
-from fapm.bundle.fitted import Alignment, Change, Fitted
+from fapm.bundle.fitted import Change, Fitted
 from fapm.bundle.memory import describe_bank, restore_banks
 from fapm.config import Config
 from fapm.encoder.spec import FrozenEncoder
-from fapm.frames.layout import layout_of
-from fapm.frames.light import Light
-from fapm.frames.preparation import Failure
+from fapm.frames.align import Align
+from fapm.frames.layout import Layout, layout_of
+from fapm.frames.preparation import STAGES, Failure, Preparation
 from fapm.frames.roi import Roi, inspected_cells
-from fapm.plain import Described, require, size, texts
+from fapm.frames.stage import Stage
+from fapm.plain import Described, Tensors, require, size, texts
 
 _MEMORY = "memory.safetensors"
 _LIBRARIES = (
@@ -56,7 +59,7 @@ def describe_fitted(fitted: Fitted) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
-    """What :func:`describe_fitted` described.
+    """Restore what :func:`describe_fitted` described.
 
     Raises
     ------
@@ -72,12 +75,11 @@ def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
     tensors = safetensors.numpy.load(parts[_MEMORY])
     roi = Roi.restored(manifest["roi"], tensors, layout.shape)
     inside = inspected_cells(roi, encoder.shapes, config, layout)
-    light = manifest.get("light")  # bundles from before there was one do without
-    require((light is None) == (config.light == "none"), "its light contradicts its config")
+    stages = _stages(manifest["stages"], tensors, config, layout)
     history = tuple(map(Change.restored, manifest["history"]))
     fitted = Fitted(
         config=config,
-        layout=layout,
+        preparation=Preparation(layout, encoder.spec.interpolation, stages, roi),
         encoder=encoder,
         banks=restore_banks(
             manifest["layers"], tensors, config, layout, encoder, inside, len(pictures)
@@ -89,10 +91,8 @@ def restore(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Fitted:
         },
         skipped=tuple(_failure(failure) for failure in manifest["skipped"]),
         remarks=texts(manifest["remarks"]),
-        roi=roi,
         history=history,
-        light=Light.restored(light),
-        alignment=Alignment.restored(manifest["alignment"], tensors, config, len(pictures)),
+        places=_places(tensors, stages, config, len(pictures)),
         baseline=Baseline.restored(tensors, _fitted_on(len(pictures), history)),
     )
     thumbnails = map(_thumbnail, fitted.thumbnails)
@@ -113,18 +113,56 @@ def _described(fitted: Fitted) -> Described:
     single: dict[str, Described | None] = {
         "calibration": fitted.calibration.described(),
         "roi": fitted.roi.described() if fitted.roi else None,
-        "light": fitted.light.described() if fitted.light else None,
-        "alignment": fitted.alignment.described() if fitted.alignment else None,
     }
     manifest = {name: part[0] if part else None for name, part in single.items()}
     tensors = dict(fitted.baseline.tensors()) if fitted.baseline else {}
     for part in filter(None, (*several, *single.values())):
         tensors |= part[1]
-    return {**manifest, "layers": [bank for bank, _ in several]}, tensors
+    stages = {}
+    for stage in fitted.preparation.stages:
+        stages[stage.name], own = stage.described()
+        tensors |= {f"{stage.name}.{name}": np.ascontiguousarray(t) for name, t in own.items()}
+    if fitted.places is not None:
+        tensors["places"] = np.ascontiguousarray(fitted.places)
+    return {**manifest, "stages": stages, "layers": [bank for bank, _ in several]}, tensors
+
+
+def _stages(
+    described: Mapping[str, Any], tensors: Tensors, config: Config, layout: Layout
+) -> tuple[Stage, ...]:
+    """The stages of a frame, each in agreement with the config."""
+    require(described.keys() <= {kind.name for kind in STAGES}, "it has an unknown stage")
+    stages = []
+    for kind in STAGES:
+        if kind.name not in described:
+            require(kind.absent(config), f"it lacks the {kind.name} that its config asks for")
+            continue
+        prefix = f"{kind.name}."
+        own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        stage = kind.restored(described[kind.name], own, layout)
+        require(stage.agrees(config), f"its {kind.name} contradicts its config")
+        stages.append(stage)
+    return tuple(stages)
+
+
+def _places(
+    tensors: Tensors, stages: Sequence[Stage], config: Config, pictures: int
+) -> NDArray[np.float64] | None:
+    """The places of parts in the training pictures; None where none was moved."""
+    if not any(stage.name == Align.name for stage in stages):
+        return None
+    places = tensors["places"]
+    require(
+        places.dtype == np.float64
+        and places.shape == (pictures, 2, 3)
+        and bool((np.abs(places) <= 10 * config.input_size).all()),
+        "the places of its pictures contradict it",
+    )
+    return places
 
 
 def _fitted_on(pictures: int, history: tuple[Change, ...]) -> int:
-    """How many pictures the fit was on, of what came and went since."""
+    """The number of pictures of the fit, from all that came and went since."""
     return pictures - sum(
         len(change.pictures) if change.action == "update" else -len(change.pictures)
         for change in history

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Annotated, NoReturn
 
@@ -9,6 +10,7 @@ import typer
 
 from fapm._version import __version__
 from fapm.cli import ending
+from fapm.cli.panels import FitCommand, GroupedCommand
 from fapm.errors import EngineError
 from fapm.system import streams
 from fapm.system.imports import import_problem
@@ -52,17 +54,18 @@ def _add_commands(app: typer.Typer) -> None:
     from fapm.cli.commands import audit, evaluate, export, fit, info, inspect, update
     from fapm.cli.studies import benchmark, compare, demo, reproduce
 
-    app.command("fit")(fit.fit_command)
-    app.command("inspect")(inspect.inspect_command)
-    app.command("evaluate")(evaluate.evaluate_command)
-    app.command("audit")(audit.audit_command)
-    app.command("update")(update.update_command)
-    app.command("forget")(update.forget_command)
-    app.command("info")(info.info_command)
-    app.command("export")(export.export_command)
-    app.command("benchmark")(benchmark.benchmark_command)
-    app.command("compare")(compare.compare_command)
-    app.command("demo")(demo.demo_command)
+    app.command("fit", cls=FitCommand)(fit.fit_command)
+    add = functools.partial(app.command, cls=GroupedCommand)
+    add("inspect")(inspect.inspect_command)
+    add("evaluate")(evaluate.evaluate_command)
+    add("audit")(audit.audit_command)
+    add("update")(update.update_command)
+    add("forget")(update.forget_command)
+    add("info")(info.info_command)
+    add("export")(export.export_command)
+    add("benchmark")(benchmark.benchmark_command)
+    add("compare")(compare.compare_command)
+    add("demo")(demo.demo_command)
     app.add_typer(reproduce.app, name="reproduce")
 
 

@@ -1,4 +1,4 @@
-"""What the command line says: results on stdout, progress and remarks on stderr.
+"""Output of the command line: results on stdout, progress and remarks on stderr.
 
 A result or a remark is one line, whatever characters are in the names of files.
 """
@@ -84,7 +84,7 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 
 def print_figures(figures: Mapping[str, Any], detector: Detector, found: Evaluation) -> None:
-    """What an evaluation found, as a table."""
+    """Print the figures of an evaluation as a table."""
     facts = [(name.replace("_", " "), _four_digits(figures[name])) for name in _METRICS]
     facts.append(("threshold", _threshold(detector)))
     if counts := found.counts:
@@ -115,7 +115,7 @@ def print_or_write_json(figures: Mapping[str, Any], target: str | None) -> None:
 
 
 def write_text(target: str | None, text: str) -> None:
-    """`text` to stdout for ``-``, else into a file, if there is one.
+    """``text`` to stdout for ``-``, else into a file, if there is one.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def write_text(target: str | None, text: str) -> None:
 
 
 def print_path(path: Path) -> None:
-    """Where a result is; on stdout itself that would be a part of it."""
+    """Print the path of a result; if that is stdout, the line would become a part of it."""
     if not streams.is_stdout(path):
         print_line(str(path))
 
@@ -138,7 +138,7 @@ def print_path(path: Path) -> None:
 def bundle_facts(
     path: Path, manifest: Mapping[str, Any], notes: Iterable[str]
 ) -> Iterator[tuple[str, str]]:
-    """What a bundle holds."""
+    """Facts about a bundle, by their names."""
     encoder, levels = manifest["encoder"], manifest["calibration"]
     yield "bundle", f"{path}, {megabytes(path)}, fapm {manifest['versions']['fapm']}"
     layers = ", ".join(encoder["layers"])
@@ -174,7 +174,7 @@ def bundle_facts(
 
 
 def fit_facts(detector: Detector, seconds: float) -> str:
-    """What a fit took and gave."""
+    """The cost and the result of a fit, in one line."""
     fitted = detector.fitted_
     keys = sum(len(bank.keys) for bank in fitted.banks)
     return f"{pictures(len(fitted.pictures), 'good ')}, {keys:,} keys, {seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""How a command begins and ends: the signals it heeds, and the exit codes it has."""
+"""Begin and end of a command: the signals it heeds, and its exit codes."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _details(error: BaseException) -> str:
 
 @contextmanager
 def _signals_heeded() -> Iterator[None]:
-    """Meanwhile `kill` and a terminal that is closed do what Ctrl-C does."""
+    """Meanwhile ``kill`` and a terminal that is closed do what Ctrl-C does."""
 
     def end(number: int, frame: FrameType | None) -> None:
         for heeded in before:  # once is enough, or tidying up would be interrupted

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import typer
 
-from fapm.cli import ending
+from fapm.cli import ending, panels
 from fapm.config import PRESETS, Config
 from fapm.engines.base import EngineName, Runtime
 
@@ -92,7 +92,9 @@ def runtime_options(command: Command) -> Command:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=Annotated[kind, typer.Option(f"--{name}", help=text)],
+            annotation=Annotated[
+                kind, typer.Option(f"--{name}", help=text, rich_help_panel=panels.ENGINE)
+            ],
         )
         for name, (kind, default, text) in kinds.items()
     ]
@@ -142,6 +144,7 @@ def _knob(name: str) -> inspect.Parameter:
         help=f"{field.description}{_default(field.default)}",
         show_default=False,
         metavar="|".join(choices) or None,
+        rich_help_panel=panels.of_field(name),
     )
     return inspect.Parameter(
         name,

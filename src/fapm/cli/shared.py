@@ -1,4 +1,4 @@
-"""What several commands share: options, fitting with progress, the report."""
+"""Parts that several commands share: options, fitting with progress, the report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fapm.config import Config
 from fapm.engines.base import Runtime
 from fapm.errors import ImageError
 from fapm.frames.preparation import Failure
+from fapm.inspection.session import failed
 from fapm.reports.html import write_report
 from fapm.system.files import make_directory, refuse_unwritable
 from fapm.system.streams import is_stdout
@@ -50,7 +51,7 @@ Report = Annotated[Path | None, typer.Option(help="folder for an HTML report")]
 
 
 def dash_for_stdout(target: str | None) -> str | None:
-    """What options for files make of what was typed: ``-`` for ``/dev/stdout`` and its like.
+    """Read the value of an option for files: ``-`` for ``/dev/stdout`` and its like.
 
     A file of that name must not be opened anew, much less replaced.
     """
@@ -112,9 +113,7 @@ def fit_detector(
 
 def refuse_if_none_usable(count: int, failures: Sequence[Failure]) -> None:
     if len(failures) == count:
-        raise ImageError(
-            f"none of {console.pictures(count)} could be inspected; the first: {failures[0].error}"
-        )
+        raise ImageError(failed(count, failures))
 
 
 def save_report(

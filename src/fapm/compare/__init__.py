@@ -1,1 +1,1 @@
-"""Other detectors beside FAPM, on the same pictures. Used by ``fapm compare`` alone."""
+"""Other detectors beside FAPM, on the same pictures. Only ``fapm compare`` uses this package."""

@@ -1,8 +1,8 @@
 """anomalib's own CFlow, PatchCore and PaDiM, with our encoder's weights. Needs ``fapm[anomalib]``.
 
-They are anomalib's torch models as they are. Ours are the frames, the normalisation that belongs to
-the weights, and the proof that anomalib's feature extractor then gives our encoder's features. To
-be run in a process of its own: it seeds torch's common generator.
+They are anomalib's unchanged torch models. This module adds the frames, the normalisation that
+belongs to the weights, and a check that anomalib's feature extractor gives the features of our
+encoder. Run it in a process of its own, because it seeds torch's global generator.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fapm.compare.on_encoder import Judged, read_frames
+from fapm.compare.on_encoder import Judged, learn_preparation, read_frames
 from fapm.compare.setting import Setting
 from fapm.encoder.network import Encoder
 from fapm.encoder.weights import create_encoder
-from fapm.errors import EncoderError
-from fapm.pictures.codec import Interpolation
+from fapm.errors import ConfigError, EncoderError
+from fapm.frames.preparation import Preparation
 from fapm.system.parallel import batched
 
 _BATCH = 32
@@ -49,7 +49,12 @@ class _OnAnomalib:
     note = "anomalib, fp32 on torch"
 
     def __init__(self, setting: Setting) -> None:
+        if setting.config.follows_pictures:
+            raise ConfigError(
+                "tile, keep_aspect: anomalib's models take square frames; leave it out"
+            )
         self._setting = setting
+        self._preparation: Preparation | None = None
         self._encoder = create_encoder(setting.config)
         torch.manual_seed(setting.config.seed)
         self._model = self._build(
@@ -66,7 +71,8 @@ class _OnAnomalib:
         EncoderError
             anomalib cannot be given our encoder.
         """
-        frames = read_frames(pictures, self._setting, self.interpolation)
+        self._preparation = learn_preparation(pictures, self._setting).preparation
+        frames = read_frames(pictures, self._setting, self.preparation)
         batches = [self._normalise(batch) for batch in batched(frames, _BATCH)]
         _adopt(self._encoder, self._extractor(), batches[0][:1])
         self._learn(batches)
@@ -79,17 +85,18 @@ class _OnAnomalib:
         return Judged(judged.pred_score.flatten().numpy(), judged.anomaly_map[:, 0].numpy())
 
     @property
-    def interpolation(self) -> Interpolation:
-        """The encoder's own."""
-        return self._encoder.spec.interpolation
+    def preparation(self) -> Preparation:
+        """The same as FAPM's, learned from the good pictures."""
+        assert self._preparation is not None  # after fit
+        return self._preparation
 
     @property
     def memory_bytes(self) -> int:
-        """Size of what was learnt."""
+        """Size of the learned model in bytes."""
         return sum(tensor.nbytes for tensor in self._learnt())
 
     def _normalise(self, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """What anomalib's models take, float32 ``[B, 3, S, S]``."""
+        """Input of anomalib's models, float32 ``[B, 3, S, S]``."""
         pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float()
         return pixels * self._encoder.scale - self._encoder.shift
 
@@ -144,9 +151,9 @@ class Padim(_OnAnomalib):
 class Cflow(_OnAnomalib):
     """anomalib's CFlow, trained for few passes.
 
-    anomalib takes each layer's likelihoods relative to the largest of the batch. Of one picture at
-    a time that would make the best cell of every picture equally normal, so that pictures could not
-    be compared; here they are relative to the largest of the good pictures.
+    anomalib takes the likelihoods of each layer relative to the largest of the batch. With one
+    picture at a time the best cell of every picture would then be equally normal, and pictures
+    could not be compared. Here they are relative to the largest of the good pictures.
     """
 
     note = f"anomalib, fp32 on torch; {_EPOCHS} epochs only"
@@ -182,7 +189,7 @@ class Cflow(_OnAnomalib):
 
 
 class _Likelihoods(nn.Module):
-    """CFlow's map from the layers' log-likelihoods, relative to the largest while learning."""
+    """CFlow's map from the layers' log-likelihoods, relative to the largest seen in training."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()
@@ -217,14 +224,14 @@ class _Likelihoods(nn.Module):
 
 
 def _adopt(encoder: Encoder, extractor: Any, images: Tensor) -> None:
-    """Give anomalib's extractor our weights, and prove it on normalised ``images [B, 3, S, S]``.
+    """Give anomalib's extractor our weights; check it on normalised ``images [B, 3, S, S]``.
 
     Raises
     ------
     EncoderError
         It does not give the features of our encoder.
     """
-    # Its copy is not cut behind the deepest layer; what ours has not got does not matter then.
+    # anomalib's copy is not cut behind the deepest layer; weights that ours lacks are not used.
     extractor.feature_extractor.load_state_dict(encoder.network.state_dict(), strict=False)
     with torch.inference_mode():
         expected = encoder.network.forward_intermediates(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fapm.compare.on_encoder import Judged
 from fapm.compare.setting import Setting
 from fapm.detector import Detector
-from fapm.pictures.codec import Interpolation
+from fapm.frames.preparation import Preparation
 
 
 class Ours:
@@ -23,7 +23,7 @@ class Ours:
         self.note = f"{config.sampling}, {100 * config.ratio:g} %, {config.precision}"
 
     def fit(self, pictures: Sequence[Path]) -> None:
-        """Memorise, choose thresholds, and compile what inspects."""
+        """Memorise the good pictures, choose thresholds, and compile the graph."""
         self._detector.fit(list(pictures))
         _ = self._detector.engine_
 
@@ -33,11 +33,11 @@ class Ours:
         return Judged(scored.scores, scored.maps)
 
     @property
-    def interpolation(self) -> Interpolation:
-        """The encoder's own."""
-        return self._detector.fitted_.encoder.spec.interpolation
+    def preparation(self) -> Preparation:
+        """The detector's own."""
+        return self._detector.fitted_.preparation
 
     @property
     def memory_bytes(self) -> int:
-        """Size of the keys."""
+        """Size of the keys in bytes."""
         return sum(bank.keys.nbytes for bank in self._detector.fitted_.banks)

@@ -1,18 +1,18 @@
 """PaDiM: Defard et al., "PaDiM: a Patch Distribution Modeling Framework", ICPR workshops 2021.
 
-arXiv 2011.08785. What of the paper fixes what:
+The paper is arXiv 2011.08785. Its sections determine the following:
 
 - section III.A: a position's embedding concatenates the activation vectors of all layers that lie
-  there; coarser ones therefore repeat. Of its channels d are kept, chosen at random and once for
-  all positions; d = 100 as with the paper's ResNet18.
+  there, so coarser ones repeat. Only d of its channels are kept, chosen at random and once for all
+  positions; d = 100 as with the paper's ResNet18.
 - section III.B, Equation (1): at each position the embeddings of the N good pictures give a mean
   and a sample covariance (1 / (N - 1)), to which 0.01 I is added.
 - section III.C, Equation (2): a position's score is the Mahalanobis distance to its own Gaussian;
-  the picture's is the maximum of these distances.
+  the score of the picture is the maximum of these distances.
 - section IV: the map is upsampled and smoothed by a Gaussian of sigma = 4.
 
-What differs: the layers are those of the comparison (the paper's are three, at strides 4, 8 and
-16), and maps are upsampled bilinearly, like all of the comparison.
+There are two differences. The layers are those of the comparison (the paper uses three, at strides
+4, 8 and 16). Maps are upsampled bilinearly, like all maps of the comparison.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fapm.compare.on_encoder import collect, refuse_too_large
 from fapm.memory import geometry
 from fapm.memory.patches import concatenate_layers
 
-# Covariances are made for so many positions at a time, in float64.
+# Covariances are computed for this many positions at a time, in float64.
 _POSITIONS = 64
 
 
@@ -37,7 +37,7 @@ class Padim:
     Parameters
     ----------
     channels
-        ``d``: how many are kept; all where there are fewer.
+        ``d``, the number of channels that are kept; if there are fewer, all are kept.
     """
 
     note = ""
@@ -68,7 +68,7 @@ class Padim:
             self._whitening[part] = torch.linalg.solve_triangular(factor, unit, upper=False).float()
 
     def score(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Largest distances ``[B]`` and those of all positions ``[B, H, W]``."""
+        """Compute the largest distances ``[B]`` and those of all positions ``[B, H, W]``."""
         height, width = geometry.finest((f.shape[2], f.shape[3]) for f in layers)
         off = (self._embed(layers) - self._mean).permute(1, 2, 0)  # [P, d, B]
         distances = torch.linalg.vector_norm(self._whitening @ off, dim=1).T  # [B, P]
@@ -79,7 +79,7 @@ class Padim:
         return [self._mean, self._whitening]
 
     def _embed(self, layers: list[Tensor]) -> Tensor:
-        """The kept channels of every position, ``[B, P, d]``."""
+        """Select the kept channels of every position, ``[B, P, d]``."""
         whole = concatenate_layers(layers)
         if not len(self._channels):
             available = whole.shape[1]

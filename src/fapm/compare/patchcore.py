@@ -1,22 +1,22 @@
 """PatchCore: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022.
 
-arXiv 2106.08265. What of the paper fixes what:
+The paper is arXiv 2106.08265. Its sections determine the following:
 
 - section 3.1, Equations (1) to (3): each layer's vectors are averaged over their 3 x 3
-  neighbourhood; the coarser layer is rescaled bilinearly onto the finer, and both concatenated.
+  neighbourhood. The coarser layer is rescaled bilinearly onto the finer, and both are concatenated.
 - section 3.2, Equation (5) and Algorithm 1: the memory is a coreset by greedy minimax facility
-  location, chosen on a random linear projection of the vectors (Johnson-Lindenstrauss), here to
-  128 dimensions as in the authors' code, unless there are no more than that. The first key, which
-  the paper leaves open, is vector 0.
+  location, chosen on a random linear projection of the vectors (Johnson-Lindenstrauss). The
+  projection has 128 dimensions as in the authors' code, unless the vectors have no more than that.
+  The first key, which the paper leaves open, is vector 0.
 - section 3.3, Equation (6): a cell's score is the distance to its nearest key. Equation (7): the
-  picture's is that of the worst cell q with key m*, times
+  score of the picture is that of the worst cell q with key m*, times
   1 - exp |q - m*| / sum over m in N_b(m*) of exp |q - m|, where N_b(m*) are the b keys nearest to
-  m*, itself among them; b = 9 as in anomalib.
+  m*, including m* itself; b = 9 as in anomalib.
 - section 3.3: maps are upsampled bilinearly and smoothed by a Gaussian of sigma = 4.
 
-What differs: the authors' code also pools channels to 1,024 per layer, which would stretch those
-of a small encoder; as in anomalib they stay as they are. Zeros beyond the border count in the
-neighbourhood's mean, as in the authors' code.
+There is one difference. The authors' code also pools channels to 1,024 per layer, which would
+stretch those of a small encoder; as in anomalib they are not pooled here. Zeros beyond the border
+count in the mean of the neighbourhood, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fapm.compare.on_encoder import collect
 from fapm.memory.coreset import GreedyCoreset, key_count
 from fapm.memory.patches import aggregate
 
-# Cells are compared with all keys so many distances at a time (float32).
+# Cells are compared with all keys; this many distances are held at a time (float32).
 _DISTANCES = 2**25
 
 
@@ -44,9 +44,9 @@ class PatchCore:
     ratio
         share of all vectors kept as keys.
     neighbours
-        ``b``: how many keys around the nearest weigh the image score.
+        ``b``, the number of keys around the nearest that weight the image score.
     dimensions
-        of the projection that the keys are chosen on.
+        dimensions of the projection on which the keys are chosen.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class PatchCore:
         self._squares = self._keys.square().sum(dim=1)
 
     def score(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Image scores ``[B]`` and distances of cells ``[B, H, W]``."""
+        """Compute image scores ``[B]`` and distances of cells ``[B, H, W]``."""
         height, width = layers[0].shape[-2:]
         queries = _vectors(layers) - self._centre  # [B, P, C]
         distances, keys = self._nearest(queries.flatten(0, 1))
@@ -90,7 +90,7 @@ class PatchCore:
         return [self._keys, self._squares]
 
     def _nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance ``[Q]`` and number ``[Q]`` of the nearest key."""
+        """Find distance ``[Q]`` and number ``[Q]`` of the nearest key."""
         step = max(1, _DISTANCES // len(self._keys))
         keys = torch.cat(
             [
@@ -101,7 +101,7 @@ class PatchCore:
         return torch.linalg.vector_norm(queries - self._keys[keys], dim=1), keys
 
     def _weigh(self, query: Tensor, key: Tensor, distance: Tensor) -> Tensor:
-        """Equation (7) for the worst cell."""
+        """Apply Equation (7) to the worst cell."""
         count = min(self._neighbours, len(self._keys))
         around = (self._keys - self._keys[key]).square().sum(dim=1).topk(count, largest=False)
         distances = torch.linalg.vector_norm(query - self._keys[around.indices], dim=1)
@@ -110,7 +110,7 @@ class PatchCore:
 
 
 def project(vectors: Tensor, dimensions: int, seed: int) -> Tensor:
-    """Random linear projection ``[M, C]`` to ``[M, dimensions]``; distances stay about the same."""
+    """Project ``[M, C]`` at random to ``[M, dimensions]``; distances stay about the same."""
     channels = vectors.shape[1]
     if channels <= dimensions:
         return vectors

@@ -1,4 +1,4 @@
-"""The methods that ``fapm compare`` knows, by name. Each is imported when it is built."""
+"""Methods that ``fapm compare`` knows, by name. Each is imported only when it is built."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT = ("fapm", "patchcore", "padim", "spade")
 
 @dataclass(frozen=True)
 class Published:
-    """What a method's paper reports on MVTec AD, the mean of its 15 categories."""
+    """Figures that a method's paper reports on MVTec AD, as the mean of its 15 categories."""
 
     paper: str
     image_auroc: float
@@ -95,12 +95,12 @@ _ON_ANOMALIB = ("cflow", "anomalib-patchcore", "anomalib-padim")
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
-    """Names separated by commas, each once.
+    """Split names at the commas; each counts once.
 
     Raises
     ------
     ConfigError
-        None is named, or one that is not known.
+        No method is named, or an unknown one.
     """
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     unknown = [name for name in names if name not in KNOWN]
@@ -112,7 +112,7 @@ def parse_methods(text: str) -> tuple[str, ...]:
 
 
 def missing_package(name: str) -> str | None:
-    """What to install before a method can run; None if nothing is missing."""
+    """Name of the package that a method still needs; None if none is missing."""
     if name in _ON_ANOMALIB and not installed("anomalib"):
         return "anomalib is not installed; type: pip install 'fapm[anomalib]'"
     return None

@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 
 from fapm.compare.registry import BUILDERS, PUBLISHED, Build, missing_package
 from fapm.compare.setting import Setting
-from fapm.config import Config
 from fapm.datasets.loading import Sample
 from fapm.errors import FapmError, ImageError
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.layout import Layout
+from fapm.frames.preparation import Frame
 from fapm.measure import metrics
 from fapm.measure.timing import peak_mb
 from fapm.pictures.masks import read_masks
-from fapm.pictures.resize import prepare_mask
 from fapm.system.processes import Call, ProcessDiedError
 
-# The first pictures pay for what is made on first use.
+# The first pictures are slower, because some work is done on first use.
 _WARM_UP = 2
 
 
 class Row(NamedTuple):
-    """What is known of a method; None where there is nothing.
+    """Figures of one method; None where a figure is not known.
 
-    ``status`` is ``measured``, ``published`` or ``failed``. AUROC and AUPRO are in ``0 .. 1``,
-    pixels compared in the encoder's frame. ``fit_seconds`` goes from the files to a method that
-    can judge, ``inspect_ms`` is the median from file to score and map, one picture at a time.
-    ``memory_mb`` is what was learnt, without the encoder; ``peak_mb`` the whole process at most.
+    ``status`` is ``measured``, ``published`` or ``failed``. AUROC and AUPRO are in ``0 .. 1``;
+    pixels are compared in the encoder's frame. ``fit_seconds`` is the time from the files to a
+    method that can judge. ``inspect_ms`` is the median time from file to score and map, one picture
+    at a time. ``memory_mb`` is the size of the learned model without the encoder. ``peak_mb`` is
+    the peak memory of the whole process.
     """
 
     method: str
@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What every method gets: good pictures to learn from, and samples to judge."""
+    """Input of every method: good pictures to learn from, and samples to judge."""
 
     setting: Setting
     good: tuple[Path, ...]
@@ -62,14 +62,14 @@ class Task:
 
 
 def compare(names: Sequence[str], task: Task, *, timeout: float | None = None) -> Iterator[Row]:
-    """A row for each method, as soon as it is known.
+    """Yield a row for each method, as soon as it is known.
 
-    A method that fails, takes too long or takes its process down is a row that says so.
+    The row of a method that fails, takes too long or ends its process says so.
 
     Parameters
     ----------
     timeout
-        seconds that each method has, the start of its process included.
+        seconds that each method has, including the start of its process.
     """
     for name in names:
         if (published := PUBLISHED.get(name)) is not None:
@@ -82,7 +82,7 @@ def compare(names: Sequence[str], task: Task, *, timeout: float | None = None) -
 
 
 def _in_own_process(name: str, build: Build, task: Task, timeout: float | None) -> Row:
-    """One method's row. Its process can be ended, and its memory is its own."""
+    """Measure one method in a process that can be ended and whose memory is its own."""
     call = Call(_row, name, build, task)
     try:
         if not call.connection.poll(timeout):
@@ -121,7 +121,6 @@ def measure(name: str, build: Build, task: Task) -> Row:
     method.fit(task.good)
     fit_seconds = time.perf_counter() - start
 
-    config = task.setting.config
     labels: list[int] = []
     scores: list[float] = []
     masks: list[NDArray[np.bool_]] = []
@@ -129,9 +128,7 @@ def measure(name: str, build: Build, task: Task) -> Row:
     seconds: list[float] = []
     for sample in task.test:
         start = time.perf_counter()
-        frame = read_frame(
-            sample.path, config, method.interpolation, max_pixels=task.setting.max_pixels
-        )
+        frame = method.preparation.read(sample.path, max_pixels=task.setting.max_pixels)
         if not isinstance(frame, Frame):
             continue
         judged = method.score([frame.pixels])
@@ -139,9 +136,9 @@ def measure(name: str, build: Build, task: Task) -> Row:
         if sample.label is not None:
             labels.append(sample.label)
             scores.append(float(judged.scores[0]))
-        if (mask := _mask(sample, frame, config)) is not None:
+        if (mask := _mask(sample, frame, method.preparation.layout)) is not None:
             masks.append(mask)
-            maps.append(judged.maps[0])
+            maps.append(method.preparation.restore(judged.maps[0], frame.traces))
     if not seconds:
         raise ImageError("none of the test pictures could be read")
     pixel = None
@@ -161,12 +158,12 @@ def measure(name: str, build: Build, task: Task) -> Row:
     )
 
 
-def _mask(sample: Sample, frame: Frame, config: Config) -> NDArray[np.bool_] | None:
-    """Ground truth bool ``[S, S]`` in the encoder's frame; None where it is not known."""
+def _mask(sample: Sample, frame: Frame, layout: Layout) -> NDArray[np.bool_] | None:
+    """Ground truth, bool, at the pixels of the anomaly map; None where it is not known."""
     if not sample.masks:
-        return np.zeros(frame.pixels.shape[:2], np.bool_) if sample.label == 0 else None
+        return np.zeros(layout.map_shape, np.bool_) if sample.label == 0 else None
     try:
         mask = read_masks(sample.masks, frame.height, frame.width)
     except ImageError:
         return None
-    return prepare_mask(mask.inside, config.resize, config.crop)
+    return layout.mask(mask.inside)

@@ -1,4 +1,4 @@
-"""What all methods of a comparison are given. No torch here: each method runs elsewhere."""
+"""Setting that all methods of a comparison share. This module does not need torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fapm.engines.base import Runtime
 
 @dataclass(frozen=True)
 class Setting:
-    """Frames and encoder (``config``), what runs the encoder, and the largest picture allowed."""
+    """Frames and encoder (``config``), the encoder's runtime, and the largest allowed picture."""
 
     config: Config
     runtime: Runtime

@@ -1,19 +1,19 @@
 """SPADE: Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020.
 
-arXiv 2005.02357. What of the paper fixes what:
+The paper is arXiv 2005.02357. Its sections determine the following:
 
 - section 3.2 (nearest pictures): a picture's score is the mean squared distance of its globally
   pooled feature to the K nearest among the good pictures; K = 50 (implementation details).
 - section 3.3 (alignment): the gallery holds the features of every cell of these K pictures. A
-  cell's score is the mean squared distance to its kappa nearest in the gallery, wherever in the
-  picture they lie; kappa = 1 (implementation details).
+  cell's score is the mean squared distance to its kappa nearest in the gallery, at any place in
+  the picture; kappa = 1 (implementation details).
 - section 3.4 (pyramid): a cell's feature concatenates all levels, with equal weights.
 - implementation details: maps are smoothed by a Gaussian of sigma = 4.
 
-What differs: the pyramid is that of the encoder and layers of the comparison, and the picture's
-feature is pooled from the deepest of these layers, since nothing behind it is computed (the paper
-pools a Wide-ResNet50's last convolution). Coarser levels are repeated onto the finest: the paper
-does not say how their sizes are matched.
+There are two differences. The pyramid is that of the encoder and layers of the comparison. The
+feature of a picture is pooled from the deepest of these layers, since no deeper layer is computed
+(the paper pools a Wide-ResNet50's last convolution). Coarser levels are repeated onto the finest;
+the paper does not say how their sizes are matched.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from fapm.memory.search import pairwise_squared
 
 
 class Spade:
-    """Nearest pictures, then nearest cells of those: a
+    """Nearest pictures, then their nearest cells: a
     :class:`fapm.compare.on_encoder.FeatureMethod`.
 
     Parameters
     ----------
     neighbours
-        ``K``: how many nearest pictures count, and make up the gallery.
+        ``K``, the number of nearest pictures that count and make up the gallery.
     """
 
     note = "picture score pooled from the deepest layer in use"
@@ -64,7 +64,7 @@ class Spade:
         self._squares = torch.stack([picture.square().sum(dim=1) for picture in self._cells])
 
     def score(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Image scores ``[B]`` and squared distances of cells ``[B, H, W]``."""
+        """Compute image scores ``[B]`` and squared distances of cells ``[B, H, W]``."""
         height, width = geometry.finest((f.shape[2], f.shape[3]) for f in layers)
         squared = pairwise_squared(_pool(layers), self._pooled)  # [B, N]
         count = min(self._neighbours, len(self._pooled))
@@ -74,7 +74,7 @@ class Spade:
         return nearest.mean(dim=1), torch.stack(cells).view(-1, height, width)
 
     def state(self) -> list[Tensor]:
-        """Pooled features and those of all cells."""
+        """Pooled features of the pictures, and the features of all cells."""
         return [self._pooled, self._cells]
 
     def _nearest(self, vectors: Tensor, pictures: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Spade:
         nearest = torch.empty_like(vectors)
         for picture in pictures.tolist():
             cells = self._cells[picture]
-            # Without the vectors' own squares, which change nothing in the order.
+            # The squares of the vectors are left out: they do not change the order.
             found = torch.addmm(self._squares[picture], vectors, cells.T, alpha=-2).min(dim=1)
             closer = found.values < least
             least = torch.where(closer, found.values, least)
@@ -97,5 +97,5 @@ def _pool(layers: list[Tensor]) -> Tensor:
 
 
 def _vectors(layers: list[Tensor]) -> Tensor:
-    """All layers side by side on the finest grid, ``[B, H * W, C]``."""
+    """Concatenate all layers on the finest grid, ``[B, H * W, C]``."""
     return concatenate_layers(layers).permute(0, 2, 3, 1).flatten(1, 2)

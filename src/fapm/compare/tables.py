@@ -1,4 +1,4 @@
-"""Rows as Markdown, CSV and JSON."""
+"""Write rows as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table, columns padded so that it reads well as plain text too. AUROC, AUPRO in percent."""
+    """Markdown table with padded columns, legible as plain text. AUROC and AUPRO in percent."""
     cells = [list(_COLUMNS)]
     cells += [[show(row).replace("|", "/") for show in _COLUMNS.values()] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(_COLUMNS))]
@@ -37,7 +37,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """A line a row under the names of :class:`Row`'s fields; empty where nothing is known."""
+    """CSV with the fields of :class:`Row` as columns; a cell is empty if its value is unknown."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Row._fields)
@@ -46,7 +46,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def document(dataset: str, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
-    """Everything as plain JSON; null where nothing is known."""
+    """Plain JSON of everything; null if a value is unknown."""
     config, runtime = task.setting.config, task.setting.runtime
     return {
         "dataset": dataset,

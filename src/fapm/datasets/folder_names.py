@@ -1,4 +1,4 @@
-"""What the name of a folder, or a word in a table, says about the pictures there."""
+"""The meaning of a folder's name, or of a word in a table, for the pictures there."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ Meaning = Literal["good", "bad", "split", "mask"]
 # In lower case, without what separates words, in the languages that data sets and plants use.
 _GOOD = """
     good ok normal pass passed io inordnung nominal healthy nondefective defectfree anomalyfree
-    nodefect nodefects accepted accept conforming gut gutteil gutteile gutbild gutbilder bon
-    bons buono buoni bueno buenos 良品 正常 合格
+    nodefect nodefects accepted accept conforming truegood gut gutteil gutteile gutbild gutbilder
+    bon bons buono buoni bueno buenos 良品 正常 合格
 """
 _BAD = """
     bad ko ng nok nio notok nichtok notgood nogood nogo def defect defects defective defectives
     defected anomaly anomalies anomalous abnormal abnormals fail fails failed failure failures
     fault faults faulty reject rejects rejected scrap error errors outlier outliers
-    nonconforming damaged schlecht schlechtteil schlechtteile schlechtbild schlechtbilder fehler
+    nonconforming damaged falsegood truebad falsebad
+    schlecht schlechtteil schlechtteile schlechtbild schlechtbilder fehler
     fehlerhaft fehlerteil fehlerteile fehlerbild fehlerbilder defekt defekte ausschuss mangel
     nichtinordnung mauvais defaut défaut defauts défauts difetto difetti scarto malo malos
     defecto defectos 不良 不良品 异常 缺陷 次品 不合格
@@ -43,12 +44,13 @@ _WORDS: dict[str, Meaning] = {
 # Words that change nothing: "bad parts", "test_images" and "NG_001" are bad, test and NG.
 _NEUTRAL = """
     image images img imgs picture pictures pic pics photo photos part parts piece pieces sample
-    samples data dataset set file files folder only all bild bilder teil teile product products
+    samples copy json binary png jpg jpeg bmp
+    data dataset set file files folder only all bild bilder teil teile product products
 """
 
 
 def meaning(name: str) -> Meaning | None:
-    """What a folder of this name holds; None for an ordinary name.
+    """The kind of pictures in a folder of this name; None for an ordinary name.
 
     The whole name counts, not a word in it: ``label printer`` is a product, ``test rig`` a place.
     """

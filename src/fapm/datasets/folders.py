@@ -1,4 +1,4 @@
-"""What lies in a folder and below it: pictures, and what is left out and why."""
+"""Pictures in a folder and below it, and the files that are left out and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fapm.system.paths import is_directory, is_file
 # of Windows and of macOS. What is in them was not put there by people.
 _MACHINES = frozenset(
     (
-        "@eadir", "@recently-snapshot", "@recycle", "@sharebin", "@tmp",
+        "@eadir", "@__thumb", "@recently-snapshot", "@recycle", "@sharebin", "@tmp",
         "#recycle", "#snapshot", "~snapshot",
         "$recycle.bin", "recycler", "recycled", "system volume information", "found.000",
         "__macosx", "network trash folder", "temporary items", "lost+found",
@@ -27,7 +27,7 @@ _MACHINES_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
 
 @dataclass(frozen=True)
 class Files:
-    """What a walk found: files sorted by path as text, and links that were not followed."""
+    """The result of a walk: files sorted by path as text, and links that were not followed."""
 
     files: tuple[Path, ...]
     upward: tuple[Path, ...]  # links to a folder that holds the one that was walked
@@ -115,7 +115,7 @@ def find_pictures(source: Path) -> Found:
 
 
 def sorted_out(files: Files) -> Found:
-    """Which files are pictures, by suffix, and how many others there are."""
+    """Divide files by suffix: the pictures, and the number of others."""
     pictures, others = [], Counter[str]()
     for path in files.files:
         suffix = path.suffix.lower()

@@ -60,7 +60,7 @@ def _masked(mask: Path) -> Iterator[str]:
 
 
 def _mixed_folders(folders: Iterable[PurePath]) -> str:
-    """Which folder shows that they are not all good; empty if none does."""
+    """A line on the folder that shows that they are not all good; empty if none does."""
     holding = set(folders)
     below = sorted(_with_parents(holding), key=lambda path: (len(path.parts), path.as_posix()))
     for folder in below:
@@ -105,7 +105,7 @@ def _good_ones(folders: Iterable[PurePath]) -> PurePath | None:
 
 
 def _mixed_files(pictures: Sequence[Path]) -> str:
-    """Which file shows that not all are pictures of good parts; empty if none does."""
+    """A line on the file that shows that not all parts are good; empty if none does."""
     if masks := mask_names(pictures):
         return f"{_files(masks)} called like masks of others, e.g. {masks[0].name}"
     if reason := _contrast(pictures):

@@ -45,13 +45,13 @@ def load_dataset(root: Path, layout: str = "auto", category: str | None = None) 
     Folders may be written in any case of letters. A picture may have several masks: NAME_mask.png
     beside NAME.png, NAME_mask_1.png, or all in a folder NAME.
 
-    `category` is an object of VisA, or else the folder below `root` that has the layout. What is
-    odd but harmless (a mask without a picture, a defect without a mask) goes into `warnings`.
+    ``category`` is an object of VisA, or else the folder below ``root`` that has the layout.
+    Harmless oddities (a mask without a picture, a defect without a mask) go into ``warnings``.
 
     Raises
     ------
     DatasetError
-        `root` does not exist, does not have that layout, holds no pictures, or a category must be
+        ``root`` does not exist, does not have that layout, holds no pictures, or a category must be
         chosen.
     """
     if layout not in LAYOUTS:
@@ -81,7 +81,7 @@ def load_dataset(root: Path, layout: str = "auto", category: str | None = None) 
 
 
 def categories(root: Path) -> list[str]:
-    """What ``category`` may be in :func:`load_dataset`; none where ``root`` is one data set.
+    """Values of ``category`` in :func:`load_dataset`; none where ``root`` is one data set.
 
     Raises
     ------

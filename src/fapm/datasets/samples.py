@@ -32,7 +32,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What to fit on and what to judge; `message` and `warnings` are lines for people."""
+    """Pictures to fit on and to judge; ``message`` and ``warnings`` are lines for people."""
 
     name: str
     layout: str
@@ -76,7 +76,7 @@ def make_dataset(
 
 
 def report(noun: str, paths: Iterable[Path], fault: str) -> str:
-    """One line about all of `paths`; empty if there are none."""
+    """One line about all of ``paths``; empty if there are none."""
     found = list(paths)
     return f"{count(found, noun)} {fault}, e.g. {found[0]}" if found else ""
 
@@ -87,7 +87,7 @@ def count(things: Sequence[object], noun: str) -> str:
 
 
 def name_of(root: Path) -> str:
-    """What a data set in this folder is called."""
+    """The name of a data set in this folder."""
     return root.resolve().name
 
 

@@ -102,7 +102,7 @@ def _unreadable(file: Path, reason: str) -> DatasetError:
 
 
 def _separator(text: str) -> tuple[str, str, int]:
-    """What separates cells, the text without Excel's line on that, and how many lines that was."""
+    """The separator of cells, the text without Excel's line on it, and 1 with such a line."""
     first, _, rest = text.partition("\n")
     said = first.strip("\r\"' ")
     if said.lower().startswith("sep=") and len(said) == len("sep=;"):

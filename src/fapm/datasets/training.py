@@ -19,7 +19,7 @@ from fapm.datasets.loading import Dataset, load_dataset
 from fapm.errors import CategoryError, DatasetError
 from fapm.pictures import codec
 from fapm.pictures.sources import Picture
-from fapm.system.paths import is_directory
+from fapm.system.paths import is_directory, is_file
 
 _NAMED = 5  # sub-folders that a line names
 _HEAD = 2**16  # bytes of a file that are compared first
@@ -71,7 +71,7 @@ def training_pictures(source: object) -> Taken:
 
 
 def good_pictures(data: Dataset) -> Taken:
-    """What a data set has to learn from; the lines leave out its own message."""
+    """Pictures of a data set to learn from; the lines leave out its own message."""
     return _taken(data.good, "", [data], "")
 
 
@@ -107,7 +107,7 @@ def _load(folder: Path) -> Dataset:
 
 
 def _understood(data: dict[Path, Dataset]) -> str:
-    """Which layouts were read, and which folders were taken."""
+    """A line on the layouts that were read and the folders that were taken."""
     parts = [each.message for each in data.values() if each.layout != "folder"]
     counts: Counter[str] = Counter()
     for folder, each in data.items():
@@ -137,7 +137,7 @@ def _once(pictures: Sequence[Picture]) -> list[Picture]:
 
 
 def _identity(picture: Picture) -> tuple[int, int] | None:
-    """Which file it is, whatever path leads there; None if nobody knows."""
+    """The identity of a file, whatever path leads there; None if nobody knows."""
     if not isinstance(picture, Path):
         return None
     try:
@@ -155,8 +155,9 @@ def _repeated(count: int) -> str:
 
 
 def _copies(pictures: Sequence[Picture]) -> str:
-    """How many are the same byte for byte; a fit takes them for as many different parts."""
-    groups = [[picture for picture in pictures if isinstance(picture, Path)]]
+    """A line on files that are the same byte for byte: a fit takes each for another part."""
+    # Files only: to open a pipe waits for a writer, and a device may have no end.
+    groups = [[path for path in pictures if isinstance(path, Path) and is_file(path)]]
     for key in (_size, _head, _whole):  # most pictures differ in size, and are not read
         groups = [alike for group in groups for alike in _alike(group, key)]
     count = sum(len(alike) - 1 for alike in groups)
@@ -201,7 +202,7 @@ def _digest(path: Path, limit: int) -> object:
 
 
 def _doubts(folders: Sequence[Path], files: Sequence[Path]) -> str:
-    """What was named itself is taken as it is; but ``fapm fit parts/*`` names whatever is there."""
+    """A line on names that are not those of good parts; ``fapm fit parts/*`` takes them all."""
     wrong = [folder.name for folder in folders if folder_names.meaning(folder.name) == "bad"]
     wrong += [path.name for path in mask_names(files)]
     if pair := folder_names.contrast(path.stem for path in files):

@@ -45,12 +45,12 @@ def _below(root: Path, *names: str) -> Path | None:
 
 
 def trees(root: Path) -> list[str]:
-    """Folders in `root` that are MVTec, MPDD or BTAD trees of their own."""
+    """Folders in ``root`` that are MVTec, MPDD or BTAD trees of their own."""
     return [name for name in _names(root) if not is_skipped(name) and tree_layout(root / name)]
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in a folder; nothing if it cannot be read, which whoever walks it reports."""
+    """Entries of a folder; none if it cannot be read, which whoever walks it reports."""
     try:
         return sorted(path.name for path in folder.iterdir())
     except OSError:

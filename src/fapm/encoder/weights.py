@@ -1,4 +1,4 @@
-"""Where an encoder's weights come from: a package, a file, or the model hub."""
+"""Sources of an encoder's weights: a package, a file, or the model hub."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What runs the graph: OpenVINO, ONNX Runtime or torch."""
+"""Engines that run the graph: OpenVINO, ONNX Runtime or torch."""

@@ -1,4 +1,4 @@
-"""What every engine offers, and how it is chosen. No torch here."""
+"""The interface of every engine, and the settings that choose one. No torch here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_THREADS = 1024
 
 @dataclass(frozen=True)
 class Runtime:
-    """How graphs are run. It changes the time they take, not what they say.
+    """Settings that run a graph. They change the time that it takes, and not its results.
 
     Parameters
     ----------
@@ -38,6 +38,12 @@ class Runtime:
     ------
     EngineError
         A value out of range.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> fapm.fit("good", resize=64, runtime=fapm.Runtime(threads=1)).engine_.threads
+    1
     """
 
     engine: EngineName = "auto"
@@ -62,7 +68,7 @@ class Runtime:
 
 
 class Engine(Protocol):
-    """Frames in, what is to say of them out."""
+    """The compiled graph: frames in, scores and maps out."""
 
     name: str
     threads: int
@@ -72,7 +78,7 @@ class Engine(Protocol):
 
 
 class EncoderRunner(Protocol):
-    """Frames, or tiles of them, in; feature maps out."""
+    """The compiled encoder: frames, or tiles of them, in; feature maps out."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""What runs the graph: OpenVINO, torch or ONNX Runtime behind one small interface."""
+"""Open an engine: OpenVINO, torch or ONNX Runtime behind one small interface."""
 
 from __future__ import annotations
 

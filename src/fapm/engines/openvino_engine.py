@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm.bundle.fitted import Fitted
+from fapm.encoder.openvino_core import core, infer, operations, ov, plain, streams_here
 from fapm.encoder.spec import FrozenEncoder
 from fapm.engines.base import Runtime
 from fapm.errors import EngineError
@@ -21,11 +20,8 @@ from fapm.graph.layer import SearchPrecision
 from fapm.graph.scored import OUTPUTS, Scored
 from fapm.graph.tiles import corners
 from fapm.graph.whole import search_model
-from fapm.system.forks import PerProcess, never_free
-from fapm.system.imports import import_quietly
+from fapm.system.forks import PerProcess
 from fapm.system.workers import Workers
-
-ov: Any = import_quietly("openvino")
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
@@ -61,20 +57,6 @@ class _Streams:
         self.pool = Workers(count) if count > 1 else None
 
 
-def save_model(model: Any, path: Path) -> None:
-    """Write an OpenVINO model to `path`, and its constants beside it with the suffix ``.bin``.
-
-    Raises
-    ------
-    OSError
-        It cannot be written.
-    """
-    try:
-        ov.save_model(model, path, compress_to_fp16=False)
-    except RuntimeError as error:  # of the system's reason OpenVINO keeps nothing
-        raise OSError(f"OpenVINO could not write {path.name}; is the disk full?") from error
-
-
 class _Chain:
     """Compiled models, each fed by the one before; several frames at once where they have streams.
 
@@ -107,17 +89,9 @@ class _Chain:
 def _run_one(streams: _Streams, frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
     requests = streams.idle.get()  # each serves one thread at a time
     try:
-        return _infer(requests, frame)
+        return infer(requests, frame)
     finally:
         streams.idle.put(requests)
-
-
-def _infer(requests: Sequence[Any], frame: NDArray[np.uint8]) -> list[NDArray[Any]]:
-    values: list[NDArray[Any]] = [frame[None]]
-    for request in requests:
-        request.infer(dict(enumerate(values)), share_inputs=True)
-        values = [tensor.data for tensor in request.output_tensors]
-    return [np.array(value) for value in values]  # the request's own memory is used again
 
 
 class OpenVinoEngine(_Chain):
@@ -150,7 +124,7 @@ def read_frame_encoder(fitted: Fitted) -> Any:
     encoder, layout = read_encoder(fitted.encoder), fitted.layout
     if layout.tiles == 1:
         return encoder
-    ops, (height, width) = _operations(), layout.tile_shape
+    ops, (height, width) = operations(), layout.tile_shape
     frame = ops.parameter([1, *layout.shape, 3], np.uint8)
     tiles = [
         ops.slice(frame, [top, left], [top + height, left + width], [1, 1], [1, 2])
@@ -184,39 +158,9 @@ def join(encoder: Any, head: Any) -> Any:
     return model
 
 
-def plain(model: Any) -> Any:
-    """A model without nodes that do nothing: runtimes before 2025.4 cannot read Identity."""
-    for node in model.get_ops():
-        if node.get_type_name() == "Identity":
-            node.output(0).replace(node.input_value(0))
-    return model
-
-
-def _operations() -> Any:
-    """What models are written in; it had another place in OpenVINO 2024."""
-    return getattr(ov, "opset13", None) or import_module("openvino.runtime.opset13")
-
-
 def capabilities() -> tuple[str, ...]:
-    """What the CPU computes with fast, in OpenVINO's words: ``FP32``, ``BF16``, ``INT8`` ..."""
+    """Number formats that the CPU computes fast, in OpenVINO's words: ``FP32``, ``INT8`` ..."""
     return tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-
-
-@PerProcess
-def core() -> Any:
-    """OpenVINO's entry; made once, since it looks for devices.
-
-    Nobody has it before one inference is done. Its bindings set up what all threads share at the
-    first, and two threads that do so together may wait for each other for ever.
-    """
-    entry, ops = ov.Core(), _operations()
-    if core.inherited:
-        never_free(entry)  # with the last one go the threads of all models, the parent's too
-    frame = ops.parameter([1, 1, 1, 3], np.uint8)
-    outputs = [ops.convert(frame, kind) for kind in ("f32", "i64")]
-    model = entry.compile_model(ov.Model(outputs, [frame], "first"), "CPU", _streams_here())
-    _infer([model.create_infer_request()], np.zeros((1, 1, 3), np.uint8))
-    return entry
 
 
 def _compile(model: Any, precision: str, runtime: Runtime) -> Any:
@@ -227,16 +171,7 @@ def _compile(model: Any, precision: str, runtime: Runtime) -> Any:
     if runtime.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = runtime.threads
     entry = core()
-    return entry.compile_model(model, "CPU", settings | _streams_here())
-
-
-def _streams_here() -> dict[str, int]:
-    """In a child of a process that used OpenVINO: no streams, so that the caller does the work.
-
-    OpenVINO gives a new model the threads of one that is not used any more, and waits for them.
-    In a child they are not there.
-    """
-    return {"NUM_STREAMS": 0} if core.inherited else {}
+    return entry.compile_model(model, "CPU", settings | streams_here())
 
 
 @contextmanager

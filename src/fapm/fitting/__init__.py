@@ -1,1 +1,1 @@
-"""What a fit decides from good pictures."""
+"""Decisions of a fit, from good pictures."""

@@ -1,8 +1,8 @@
-"""Which alignment a fit uses: what is asked for, or what costs nothing on the good pictures."""
+"""Choose the alignment of a fit: the one asked for, or one that costs nothing on good pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +19,7 @@ from fapm.engines.opening import open_encoder
 from fapm.frames.align import (
     FINE,
     MIN_COVERED,
+    Align,
     Aligner,
     Frame,
     Motion,
@@ -33,7 +34,7 @@ from fapm.frames.align import (
 from fapm.frames.layout import layout_of
 from fapm.graph.reference import Search
 from fapm.memory.bank import MemoryBank
-from fapm.system.parallel import batched
+from fapm.system.parallel import batched, spread
 from fapm.training.banks import layer_budgets, memorise_layer
 from fapm.training.features import BATCH, append_features
 from fapm.training.leave_one_out import score_pictures
@@ -54,13 +55,13 @@ _FEWEST = 8
 FREEST: Motion = "similarity"
 
 
-def choose_template(
-    frames: Callable[[int], Iterable[NDArray[np.uint8]]],
+def choose_alignment(
+    frames: Sequence[NDArray[np.uint8]],
     config: Config,
     encoder: FrozenEncoder,
     runtime: Runtime,
-) -> tuple[Template | None, str]:
-    """The template frames will be registered to, if any, and a sentence on it; may be empty.
+) -> tuple[Align | None, str]:
+    """The alignment of frames, if any, and a sentence on it; may be empty.
 
     ``auto`` is ``similarity`` if the good pictures are all found in each other, and if that costs
     nothing (they lie alike) or is worth its cost (half of them are turned by 5 degrees or more).
@@ -72,38 +73,36 @@ def choose_template(
     Parameters
     ----------
     frames
-        gives up to so many normal pictures made ready, RGB uint8 ``[S, S, 3]`` each; called only
-        if needed.
+        good pictures made ready, RGB uint8 ``[S, S, 3]`` each.
     """
     if config.align == "none":
         return None, ""
-    pictures = list(frames(SAMPLE))
+    pictures = spread(frames, SAMPLE)
     if not pictures:
         return None, ""  # whoever fits finds nothing to read, and says so
     if config.align != "auto":
-        return learn(pictures, config.align), ""
+        return Align(learn(pictures, config.align)), ""
     if len(pictures) < _FEWEST:
         return None, f"align none: fewer than {_FEWEST} good pictures are too few to decide on"
     template = learn(pictures, FREEST)
     aligner = Aligner(template)
+    chosen = Align(template)
     found = [aligner.register(frame) for frame in pictures]
     lost = sum(r.correlation < template.floor or r.covered < MIN_COVERED for r in found)
     if lost > _LOST * len(found):
         return None, f"align none: {lost} of {len(found)} good pictures are not found in the others"
     if not any(r.moved for r in found):
-        return template, f"align {FREEST}: the good pictures all lie alike"
+        return chosen, f"align {FREEST}: the good pictures all lie alike"
     turn = float(np.median([r.turn for r in found]))
     alike = turn < _ALIKE
     before, after = leave_one_out_distances(
-        pictures if alike else frames(_JUDGED), aligner, config, encoder, runtime
+        pictures if alike else frames[:_JUDGED], aligner, config, encoder, runtime
     )
     change = f"the good pictures' distances are {after / before:.2f} of those without"
-    if alike:
-        chosen = after <= TOLERANCE * before
-    else:
-        chosen = after <= EARNED * before
+    worth = after <= (TOLERANCE if alike else EARNED) * before
+    if not alike:
         change += f"; half are turned by {turn:.0f} degrees or more, which takes {EARNED} or less"
-    return (template, f"align {FREEST}: {change}") if chosen else (None, f"align none: {change}")
+    return (chosen, f"align {FREEST}: {change}") if worth else (None, f"align none: {change}")
 
 
 def leave_one_out_distances(

@@ -12,22 +12,14 @@ from numpy.typing import NDArray
 from fapm.config import Config
 from fapm.encoder.weights import create_encoder
 from fapm.engines.base import Runtime
-from fapm.engines.opening import open_encoder
-from fapm.errors import ConfigError, DatasetError
+from fapm.errors import DatasetError
 from fapm.fitting.outliers import FEWEST, STAND_OUT, Outliers, compare_pictures, tail_level
-from fapm.fitting.precision import choose_encoder
-from fapm.frames.layout import layout_of, require_plain
-from fapm.frames.light import learn
-from fapm.frames.preparation import Failure, Frame, readable_frames
-from fapm.memory.geometry import smoothing_matrix
+from fapm.fitting.preparing import prepare
+from fapm.frames.preparation import Failure, Frame, Preparation, layout_for, require_command
+from fapm.frames.roi import EVERYTHING, Regions
 from fapm.pictures import codec
 from fapm.pictures.sources import Picture, picture_names
-from fapm.progress import Progress
-from fapm.training.features import encode
-from fapm.training.spool import Spool
-
-# Pictures that the usual light is learned from, at most.
-_SAMPLE = 128
+from fapm.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -36,6 +28,8 @@ class Audit:
 
     Attributes
     ----------
+    preparation
+        how pictures became frames.
     frames
         of the ``N`` pictures that could be read, without pixels; their order is that of ``found``.
     sources
@@ -47,6 +41,7 @@ class Audit:
     """
 
     config: Config
+    preparation: Preparation
     frames: tuple[Frame, ...]
     sources: tuple[int, ...]
     found: Outliers
@@ -58,15 +53,11 @@ class Audit:
         return np.argsort(-self.found.scores, kind="stable")
 
     def anomaly_map(self, number: int) -> NDArray[np.float32]:
-        """What made the picture's score, float32 ``[H, W]`` in its own geometry."""
+        """Anomaly map of the picture, float32 ``[H, W]`` in its own geometry."""
         frame = self.frames[number]
-        return codec.restore_map(
-            self._smooth(self.found.cells[number]),
-            frame.height,
-            frame.width,
-            self.config.resize,
-            self.config.crop,
-        )
+        smoothed = self._smooth(self.found.cells[number])
+        restored = self.preparation.restore(smoothed, frame.traces)
+        return self.preparation.layout.restore(restored, (frame.height, frame.width))
 
     @property
     def map_level(self) -> float:
@@ -75,9 +66,8 @@ class Audit:
         return tail_level(maxima, STAND_OUT)
 
     def _smooth(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
-        rows, columns = (
-            smoothing_matrix(n, self.config.input_size, self.config.map_sigma) for n in cells.shape
-        )
+        height, width = cells.shape
+        rows, columns = self.preparation.layout.smoothing((height, width), self.config.map_sigma)
         return np.asarray(rows @ cells @ columns.T, np.float32)
 
 
@@ -86,8 +76,9 @@ def audit(
     config: Config,
     runtime: Runtime,
     *,
+    regions: Regions = EVERYTHING,
     max_pixels: int = codec.MAX_PIXELS,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Audit:
     """Score every picture against the others.
 
@@ -95,48 +86,29 @@ def audit(
     ------
     DatasetError
         Fewer than :data:`FEWEST` pictures.
-    ConfigError
-        Something is asked for that only a fit does.
     FapmError
         As :func:`fapm.fit`.
     """
     if len(pictures) < FEWEST:
         raise DatasetError(
-            f"audit: {len(pictures)} pictures do not show what is usual; {FEWEST} or more do"
+            f"audit: at least {FEWEST} pictures are needed to compare, {len(pictures)} were given"
         )
-    require_plain(config, "audit")
-    for name in ("align", "rotations", "augment", "robust", "precision"):
-        if getattr(config, name) != Config.model_fields[name].default:
-            raise ConfigError(f"{name}: audit compares pictures as they are, in fp32; leave it out")
-    names = picture_names(pictures)
-    encoder, _ = choose_encoder(
-        create_encoder(config), config.model_copy(update={"precision": "fp32"}), runtime, list
+    require_command(config, "audit")
+    config = config.model_copy(update={"precision": "fp32"})
+    layout = layout_for(config, pictures)
+    encoder = create_encoder(config, layout.tile_shape)
+    prepared = prepare(
+        pictures, config, encoder, runtime, layout=layout, regions=regions, max_pixels=max_pixels
     )
-    light = None
-    if config.light != "none":
-        step = -(-len(pictures) // _SAMPLE)
-        _, seen = readable_frames(
-            pictures[::step], config, encoder.spec.interpolation,
-            count=_SAMPLE, max_pixels=max_pixels,
-        )  # fmt: skip
-        light = learn(seen)
-    with Spool(len(pictures), config.grid) as spool, torch.inference_mode():
-        frames, failures = encode(
-            pictures,
-            names,
-            config,
-            encoder.spec.interpolation,
-            open_encoder(encoder, runtime),
-            spool,
-            layout=layout_of(config),
-            light=light,
-            max_pixels=max_pixels,
-            progress=progress,
-        )
-        found = compare_pictures(spool, config, progress)
+    encoding = prepared.encoding(config, runtime, max_pixels)
+    names = picture_names(pictures)
+    with encoding.spool(len(pictures)) as spool, torch.inference_mode():
+        frames, failures = encoding.encode(pictures, spool, names=names, progress=progress)
+        found = compare_pictures(spool, config, encoding.inside, progress)
     position = {name: number for number, name in enumerate(names)}
     return Audit(
         config,
+        prepared.preparation,
         tuple(frames),
         tuple(position[frame.name] for frame in frames),
         found,

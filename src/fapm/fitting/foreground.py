@@ -1,4 +1,4 @@
-"""What of the frames is the part, learned from good pictures on a plain background."""
+"""The region of the part in frames, learned from good pictures on a plain background."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def learned_roi(
 
 
 def foreground(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_] | None:
-    """Where something else than the plain background is seen in some of the frames.
+    """Pixels where some of the frames show something else than the plain background.
 
     The background's colour is the median of each frame's border. Otsu's level parts the distances
     from it, of all frames together; a place is foreground if it is so in :data:`_SEEN` of the

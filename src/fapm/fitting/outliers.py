@@ -1,7 +1,8 @@
-"""Which normal pictures are unlike the others: defects hidden among the good.
+"""Find training pictures that are unlike the others: defects hidden among the good.
 
-Not in the paper, which takes every training picture for good. Here a cell is compared with all
-vectors of its patch rather than with keys, since a key of a defective picture would cover it.
+The paper does not have this, because it takes every training picture for good. A cell is compared
+here with all vectors of its patch, not with keys, since a key of a defective picture would cover
+its defect.
 """
 
 from __future__ import annotations
@@ -26,31 +27,33 @@ from fapm.memory.geometry import (
 from fapm.progress import Progress
 from fapm.training.spool import Rows, Spool
 
-# A cell is as far from normal as from this many other pictures on average: one alike is not enough
-# to make it normal, or two pictures with the same defect would hide each other.
+# The distance of a cell is its mean distance to this many other pictures. With one picture only,
+# two pictures with the same defect would hide each other.
 NEAREST = 2
-# A picture scores the mean of its worst cells: one odd cell says less than a few.
+# The score of a picture is the mean over this many worst cells: a single odd cell says less.
 WORST = 5
 # It stands out if fewer than this share of good pictures would score as much ...
 STAND_OUT = 0.01
 # ... and then it is no longer a reference for others, which may make more stand out.
 _ROUNDS = 3
-# Of more pictures than this some are references, evenly spread: time grows with pictures x these.
+# If there are more pictures than this, as many are references, evenly spread: the time grows with
+# the number of pictures times that of the references.
 _REFERENCES = 512
 _DISTANCES = 2**22  # held at a time (float32)
-# Of each cell so many nearest pictures are remembered, so that rounds cost nothing.
+# This many nearest pictures of each cell are remembered, so that further rounds cost nothing.
 _KNOWN = 6
 
 
 class Outliers(NamedTuple):
-    """What :func:`find_outliers` found in ``N`` pictures.
+    """Result of :func:`find_outliers` for ``N`` pictures.
 
     Attributes
     ----------
     scores
-        float64 ``[N]``; larger is less like the others. In units of each layer's median distance.
+        float64 ``[N]``; a larger score is less like the others. The unit is each layer's median
+        distance.
     cells
-        float32 ``[N, H, W]`` on the finest layer's grid, what the scores are made of.
+        float32 ``[N, H, W]``, the distances on the finest layer's grid from which the scores come.
     cut
         scores above it stand out.
     """
@@ -73,53 +76,65 @@ def find_outliers(
     grid: Grid,
     radius: int,
     coarse_upsampling: str,
+    inside: Sequence[NDArray[np.bool_] | None] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outliers:
     """Score every picture against the others, without a coreset.
 
-    How many stand out depends on the scores of the others alone: see :func:`tail_level`.
+    The number of pictures that stand out depends on the scores alone: see :func:`tail_level`.
 
     Parameters
     ----------
     vectors
-        returns the vectors of a layer's patch in all pictures, float32 ``[N * V, C]``.
+        returns the vectors of a layer's patch in all pictures, float32 ``[N * V, C]``: those of
+        its ``V`` cells that are inspected. It is not called for a patch without any.
     sizes
         height and width of each layer's feature map, in cells.
     grid, radius, coarse_upsampling
         as in :class:`fapm.Config`.
+    inside
+        per layer bool ``[H * W]``, the cells that are inspected; default: all.
     progress
-        called with patches done and their number.
+        called with the number of patches done and of all patches.
     """
     onto = finest(sizes)
     references = np.arange(pictures)
     if pictures > _REFERENCES:
         references = np.linspace(0, pictures - 1, _REFERENCES).round().astype(np.int64)
     layers = []
+    inside = inside or [None] * len(sizes)
     for layer, (height, width) in enumerate(sizes):
-        cells = cells_by_patch(height, width, grid)
+        cells = cells_by_patch(height, width, grid, inside[layer])
         known = min(_KNOWN, len(references))
-        distances = torch.empty(pictures, height * width, known)
-        others = torch.empty(pictures, height * width, known, dtype=torch.int16)
+        distances = torch.zeros(pictures, height * width, known)
+        others = torch.zeros(pictures, height * width, known, dtype=torch.int16)
         around = neighbour_patches(*patch_grid(height, width, grid), radius)
-        for patch, searched in enumerate(around):
+        for patch, near in enumerate(around):
+            progress(layer * len(around) + patch + 1, len(sizes) * len(around))
+            searched = [p for p in near if len(cells[p])]
+            if patch not in searched:
+                continue
             by_picture = [vectors(layer, p).view(pictures, len(cells[p]), -1) for p in searched]
             own = by_picture[searched.index(patch)]
             compared = torch.cat(by_picture, dim=1)[references]
             distances[:, cells[patch]], others[:, cells[patch]] = nearest_pictures(
                 own, compared, references, known
             )
-            progress(layer * len(around) + patch + 1, len(sizes) * len(around))
         index = upsample_index((height, width), onto, coarse_upsampling)
-        layers.append((distances, others, index))
+        inspected = torch.from_numpy(np.concatenate(cells))
+        layers.append((distances, others, index, inspected))
+    shown = layers[sizes.index(onto)][3]
+    hidden = np.setdiff1d(np.arange(onto[0] * onto[1]), shown)
 
     outlying = np.zeros(pictures, np.bool_)
     for _ in range(_ROUNDS):
         unified = torch.zeros(pictures, onto[0] * onto[1])
-        for distances, others, index in layers:
+        for distances, others, index, inspected in layers:
             counts = torch.from_numpy(~outlying[references])[others.int()] & distances.isfinite()
             mean = first_mean(distances, counts, NEAREST)
-            unified += mean[:, index] / (float(mean.median()) or 1.0)
-        worst = unified.topk(min(WORST, unified.shape[1]), dim=1).values.mean(dim=1)
+            unified += mean[:, index] / (float(mean[:, inspected].median()) or 1.0)
+        unified[:, hidden] = 0
+        worst = unified[:, shown].topk(min(WORST, len(shown)), dim=1).values.mean(dim=1)
         scores = worst.double().numpy()
         found = Outliers(
             scores, unified.view(pictures, *onto).numpy(), tail_level(scores, STAND_OUT)
@@ -133,22 +148,22 @@ def find_outliers(
 def nearest_pictures(
     queries: Tensor, references: Tensor, numbers: NDArray[np.int64], count: int
 ) -> tuple[Tensor, Tensor]:
-    """The pictures that come closest to each vector, by their own closest vector.
+    """Find the pictures that have a vector closest to each query.
 
     Parameters
     ----------
     queries
         vectors of one patch in all pictures, float ``[N, V, C]``.
     references
-        those they are compared with, float ``[R, V', C]``.
+        vectors with which they are compared, float ``[R, V', C]``.
     numbers
-        which pictures the references are, int64 ``[R]``: none is compared with itself.
+        numbers of the pictures that are references, int64 ``[R]``: none is compared with itself.
 
     Returns
     -------
     distances, references
-        float ``[N, V, count]``, ascending, infinite where there is no other picture; and int16
-        ``[N, V, count]``, positions in ``numbers``.
+        distances float ``[N, V, count]``, ascending, infinite where there is no other picture; and
+        positions in ``numbers``, int16 ``[N, V, count]``.
     """
     pictures, width, channels = queries.shape
     flat = references.reshape(-1, channels)
@@ -175,7 +190,7 @@ def nearest_pictures(
 def first_mean(distances: Tensor, counts: Tensor, number: int) -> Tensor:
     """Mean of the first ``number`` distances that count, float ``[N, V]``.
 
-    Where fewer count, the farther ones are not known: the last one known stands for them.
+    If fewer count, the farther ones are not known, and the last known one stands for them.
 
     Parameters
     ----------
@@ -193,9 +208,9 @@ def first_mean(distances: Tensor, counts: Tensor, number: int) -> Tensor:
 def tail_level(scores: NDArray[np.float64], share: float) -> float:
     """Level that a ``share`` of good pictures exceeds, if most pictures are good.
 
-    Scores are maxima over cells, so that those of good pictures follow a Gumbel distribution
-    roughly. Its two parameters come from the quantiles of 10 to 50 % (least squares), which
-    defects, scoring high, can hardly move. Never below the median.
+    Scores are maxima over cells, so those of good pictures roughly follow a Gumbel distribution.
+    Its two parameters come from the quantiles of 10 to 50 % (least squares). Defects score high and
+    hardly change these quantiles. The level is never below the median.
     """
     at = np.linspace(0.1, 0.5, 9)
     reduced = -np.log(-np.log(at))
@@ -208,7 +223,12 @@ def tail_level(scores: NDArray[np.float64], share: float) -> float:
 FEWEST = 8
 
 
-def compare_pictures(spool: Spool | Rows, config: Config, progress: Progress) -> Outliers:
+def compare_pictures(
+    spool: Spool | Rows,
+    config: Config,
+    inside: Sequence[NDArray[np.bool_] | None],
+    progress: Progress,
+) -> Outliers:
     """:func:`find_outliers` of the pictures in a spool."""
     return find_outliers(
         spool.patch_vectors,
@@ -217,5 +237,6 @@ def compare_pictures(spool: Spool | Rows, config: Config, progress: Progress) ->
         grid=spool.grid,
         radius=config.radius,
         coarse_upsampling=config.coarse_upsampling,
+        inside=inside,
         progress=lambda done, total: progress("compare", done, total),
     )

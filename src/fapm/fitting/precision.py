@@ -1,4 +1,4 @@
-"""Which precision an encoder is deployed in: given, or chosen by what normal pictures show."""
+"""Choose the precision of an encoder: as asked for, or by the features of normal pictures."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fapm.engines.base import Runtime
 from fapm.engines.opening import engine_name, open_encoder
 from fapm.errors import EngineError
 
-# How far rounding may move features, as a share of the spread of the normal pictures' features.
+# Largest change of features by rounding, as a share of the spread of the normal pictures' features.
 # Measured on four real sets over several orders of the pictures: up to 0.13 costs no accuracy, 0.2
 # to 0.3 costs a point of image AUROC where defects are faint (docs/decisions.md).
 TOLERANCE = 0.15
-# The first convolutions see few channels, each with a range of its own, and all that follows
-# inherits their rounding. So many of them stay in float, tried in turn.
+# The first convolutions see few channels, each with a range of its own, and all later layers
+# inherit their rounding. These numbers of first convolutions are kept in float, tried in turn.
 _IN_FLOAT = (0, 8, 16)
 
 
 def choose_encoder(
     encoder: Encoder, config: Config, runtime: Runtime, frames: Callable[[], Frames]
 ) -> tuple[FrozenEncoder, str]:
-    """The encoder that will run, and a sentence on why it is not the fastest; may be empty.
+    """Choose the encoder that will run; also return a reason if it is not the fastest, else "".
 
     ``auto`` is the first of int8, bf16 and fp32 whose features of normal pictures stay within
     :data:`TOLERANCE` of those in fp32. An int8 encoder is calibrated on every other picture and
@@ -37,7 +37,8 @@ def choose_encoder(
     Parameters
     ----------
     frames
-        gives normal frames, or tiles of them, RGB uint8 ``[h, w, 3]`` each; called only if needed.
+        returns normal frames, or tiles of them, RGB uint8 ``[h, w, 3]`` each; called only if
+        needed.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def choose_encoder(
         return exact, "precision fp32: int8 needs NNCF; type: pip install 'fapm[fit]'"
     pictures = frames()
     if not pictures:
-        return exact, ""  # whoever fits finds nothing to read, and says so
+        return exact, ""  # the fit itself reports that no picture could be read
     sample, held_out = pictures[::2], pictures[1::2] or pictures
     expected = open_encoder(exact, runtime).features(held_out)
 
@@ -91,10 +92,10 @@ def choose_encoder(
 
 
 def feature_noise(exact: list[NDArray[np.float32]], rounded: list[NDArray[np.float32]]) -> float:
-    """How far rounding moves features, as a share of their spread; the worst layer's.
+    """Change of features by rounding, as a share of their spread, in the worst layer.
 
-    Both are root mean squares of Euclidean distances: to the exact feature, and of exact features
-    to their mean.
+    Both the change and the spread are root mean squares of Euclidean distances: those of rounded
+    to exact features, and those of exact features to their mean.
 
     Parameters
     ----------

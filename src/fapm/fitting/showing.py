@@ -12,7 +12,7 @@ _UNSHIFTED = {4: 10, 16: 12, 64: 14}
 
 
 class Showing:
-    """What the good pictures show, gathered while they pass."""
+    """Observations on the good pictures, gathered while they pass."""
 
     def __init__(self) -> None:
         self._first: NDArray[np.uint8] | None = None
@@ -33,7 +33,7 @@ class Showing:
         self._brightest.append(frame.brightest)
 
     def notes(self) -> list[str]:
-        """What a person should look at, one sentence each."""
+        """Observations that a person should look at, one sentence each."""
         said = []
         if self._alpha_ignored:
             said.append(

@@ -7,13 +7,19 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from functools import cached_property
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from fapm.config import Config
+from fapm.frames.layout import Layout, Rectangle
+from fapm.frames.stage import Stage
+from fapm.plain import Described, Tensors, require
 
 Motion = Literal["shift", "rigid", "similarity"]
 Frame: TypeAlias = "NDArray[np.uint8]"
@@ -40,7 +46,7 @@ _IDENTITY: Matrix = np.eye(3)[:2]
 
 @dataclass(frozen=True)
 class Template:
-    """What good parts look like, in one place.
+    """The look of good parts, in one place.
 
     Attributes
     ----------
@@ -65,7 +71,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Registration:
-    """Where a frame shows the template.
+    """The place of the template in a frame.
 
     Attributes
     ----------
@@ -117,7 +123,7 @@ class Aligner:
             self._sweeps[motion] = [(pose, self._turned(pose)) for pose in poses]
 
     def register(self, frame: Frame) -> Registration:
-        """Where a frame, uint8 ``[S, S, 3]``, shows the template."""
+        """Find the template in a frame, uint8 ``[S, S, 3]``."""
         return self.register_grey(shrink(frame), len(frame))
 
     def register_grey(self, grey: Grey, edge: int) -> Registration:
@@ -181,6 +187,86 @@ class Aligner:
             yield pose
 
 
+@dataclass(frozen=True)
+class Align(Stage):
+    """The stage that puts frames in the template's place."""
+
+    name: ClassVar[str] = "align"
+
+    template: Template
+
+    @cached_property
+    def aligner(self) -> Aligner:
+        """Registers frames to the template; made when it is first needed, since it takes time."""
+        return Aligner(self.template)
+
+    @classmethod
+    def wanted(cls, config: Config) -> bool:
+        """With ``config.align``."""
+        return config.align != "none"
+
+    @classmethod
+    def absent(cls, config: Config) -> bool:
+        """Without ``config.align``, or where ``auto`` chose to leave it out."""
+        return config.align in ("none", "auto")
+
+    def agrees(self, config: Config) -> bool:
+        """With ``config.align`` of the template's motion, or ``auto``."""
+        return config.align in ("auto", self.template.motion)
+
+    def apply(self, frame: Frame) -> tuple[Frame, Registration]:
+        """The frame as the template lies, and where it showed the template."""
+        found = self.aligner.register(frame)
+        return self.aligner.place(frame, found), found
+
+    def restore(self, anomaly_map: NDArray[np.float32], trace: Registration) -> NDArray[np.float32]:
+        """A map of the placed frame in the frame's own geometry.
+
+        0 where the frame shows what lies outside the template's view: nothing was judged there.
+        """
+        return restore(anomaly_map, trace)
+
+    def restore_box(self, box: Rectangle, trace: Registration) -> Rectangle:
+        """The upright rectangle around one, where the part really lies."""
+        return moved_box(box, trace.matrix, len(self.template.picture))
+
+    def doubt(self, trace: Registration, verdict: str) -> str | None:
+        """The part was not found in the frame, or too little of it for a ``good``."""
+        if not trace.correlation >= self.template.floor:
+            return (
+                f"the part was not found: it resembles the good ones by {trace.correlation:.2f}, "
+                f"at least {self.template.floor:.2f} is needed"
+            )
+        if verdict == "good" and trace.covered < MIN_COVERED:
+            share = f"{100 * trace.covered:.0f} %"
+            return f"only {share} of the area that the good pictures show is in the picture"
+        return None
+
+    def described(self) -> Described:
+        """The motion and two levels; the template's two pictures."""
+        own = self.template
+        levels = {"motion": own.motion, "usual": own.usual, "floor": own.floor}
+        return levels, {"grey": own.grey, "picture": own.picture}
+
+    @classmethod
+    def restored(cls, described: Mapping[str, Any], tensors: Tensors, layout: Layout) -> Align:
+        """As :meth:`Stage.restored`."""
+        motion, usual, floor = (described[name] for name in ("motion", "usual", "floor"))
+        grey, picture = tensors["grey"], tensors["picture"]
+        require(
+            motion in get_args(Motion)
+            and all(isinstance(level, float) and -1 <= level <= 1.001 for level in (usual, floor))
+            and grey.dtype == np.float32
+            and picture.dtype == np.uint8
+            and grey.shape == (FINE, FINE)
+            and picture.shape == (*layout.shape, 3)
+            and bool(np.isfinite(grey).all())
+            and float(np.abs(grey).max()) <= 256,
+            "its template contradicts itself",
+        )
+        return cls(Template(motion, grey, picture, usual, floor))
+
+
 def restore(placed_map: NDArray[np.float32], found: Registration) -> NDArray[np.float32]:
     """A map of the placed frame, float32 ``[S, S]``, in the frame's own geometry.
 
@@ -215,7 +301,7 @@ def moved_box(
 
 
 def shrink(frame: Frame) -> Grey:
-    """What is registered of a frame: float32 ``[FINE, FINE]``."""
+    """The pixels of a frame that are registered: float32 ``[FINE, FINE]``."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     return cv2.resize(grey, (FINE, FINE), interpolation=cv2.INTER_AREA).astype(np.float32)
 
@@ -281,7 +367,7 @@ def correlation(template: Grey, grey: Grey) -> float:
 
 
 def warp_back(picture: NDArray[Any], matrix: Matrix, interpolation: int) -> NDArray[Any]:
-    """What lies at ``matrix`` of a picture, its border going on."""
+    """The part of a picture at ``matrix``; its border is repeated outside."""
     return cv2.warpAffine(
         picture, matrix, picture.shape[1::-1],
         flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from fapm.config import Config
 from fapm.errors import ConfigError
 from fapm.memory import geometry
+from fapm.pictures.resize import Interpolation, resize_image, resize_map, resize_mask, scale_window
 from fapm.pictures.sizes import SHAPE, difference, near_shape, pixel_size
 
 # The longer edge of a frame that keeps its aspect ratio is a multiple of this: the stride of the
@@ -26,6 +28,9 @@ _STRIDE = 16
 # Pixels of a tiled frame along one pixel of its map: cells are 8 wide, and the map is smooth.
 _MAP_STEP = 4
 _MOST_TILES = 4096
+
+# x, y, width and height.
+Rectangle: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,42 @@ class Axis:
         where the tiles begin, ascending; they cover the edge.
     shown
         pixels of the anomaly map.
+    canvas
+        pixels that the whole picture's edge is resized to; the frame is the centre of these.
     """
 
     pixels: int
     tile: int
     starts: tuple[int, ...]
     shown: int
+    canvas: int
 
     @classmethod
-    def whole(cls, pixels: int) -> Axis:
-        """An edge that is not cut."""
-        return cls(pixels, pixels, (0,), pixels)
+    def whole(cls, pixels: int, canvas: int | None = None) -> Axis:
+        """An edge that is not cut into tiles: the centre of ``canvas`` pixels, or all of them."""
+        return cls(pixels, pixels, (0,), pixels, canvas or pixels)
 
     @classmethod
     def cut(cls, pixels: int, tile: int, overlap: int) -> Axis:
         """An edge of as few tiles as overlap by at least ``overlap`` pixels, evenly spread."""
         count = tile_count(pixels, tile, overlap)
         starts = np.linspace(0, pixels - tile, count).round().astype(int)
-        return cls(pixels, tile, tuple(starts.tolist()), math.ceil(pixels / _MAP_STEP))
+        return cls(pixels, tile, tuple(starts.tolist()), math.ceil(pixels / _MAP_STEP), pixels)
+
+    @property
+    def window(self) -> slice:
+        """Pixels of the canvas that are the frame."""
+        start = (self.canvas - self.pixels) // 2
+        return slice(start, start + self.pixels)
+
+    def on_map(self, pixels: int) -> int:
+        """So many pixels of the frame, in pixels of the anomaly map."""
+        return pixels * self.shown // self.pixels
+
+    def in_picture(self, begin: float, length: float) -> tuple[float, float]:
+        """A stretch of the frame's edge, in shares of it, in shares of the picture's edge."""
+        seen = self.pixels / self.canvas
+        return self.window.start / self.canvas + begin * seen, length * seen
 
     def smoothing(self, cells: int, sigma: float) -> NDArray[np.float64]:
         """:func:`fapm.memory.geometry.smoothing_matrix` from the cells of all tiles to the map.
@@ -111,7 +134,7 @@ class Axis:
         return covered
 
     def bounds(self, cell: int, cells: int) -> tuple[float, float]:
-        """Where a cell begins and how long it is, in shares of the edge."""
+        """Begin and length of a cell, in shares of the edge."""
         number, position = divmod(cell, cells // len(self.starts))
         extent = self.tile * len(self.starts) / cells
         return (self.starts[number] + position * extent) / self.pixels, extent / self.pixels
@@ -156,8 +179,87 @@ class Layout:
 
     @property
     def tiles(self) -> int:
-        """How many tiles a frame has."""
+        """The number of tiles of a frame."""
         return math.prod(self.tiling)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width that the whole picture is resized to; the frame is the centre of it."""
+        return self.rows.canvas, self.columns.canvas
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the canvas that are the frame."""
+        return self.rows.window, self.columns.window
+
+    def frame(
+        self,
+        picture: NDArray[np.uint8],
+        interpolation: Interpolation,
+        extent: tuple[float, float] | None = None,
+    ) -> NDArray[np.uint8]:
+        """A picture, RGB uint8 ``[H, W, 3]``, resized and cropped: contiguous uint8 ``[h, w, 3]``.
+
+        ``extent`` is that of :func:`fapm.pictures.resize.resize_image`.
+        """
+        resized = resize_image(picture, *self.canvas, interpolation, extent)
+        return np.ascontiguousarray(resized[self.window])
+
+    def inside(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Pixels of the frame, bool ``[h, w]``, of which a picture's mask covers half or more.
+
+        The mask is bool ``[H, W]``.
+        """
+        height, width = self.canvas
+        share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(share[self.window] >= 0.5)
+
+    def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A picture's mask, bool ``[H, W]``, at the pixels of the anomaly map: nearest."""
+        if self.tiles > 1:
+            return resize_mask(mask, *self.map_shape)
+        return np.ascontiguousarray(resize_mask(mask, *self.canvas)[self.window])
+
+    def restore(
+        self, anomaly_map: NDArray[np.float32], size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """The way back from :meth:`frame`: a map of the frame in the geometry of the picture.
+
+        Bilinear. The map is 0 where the frame is only the centre of the picture and nothing was
+        seen.
+
+        Parameters
+        ----------
+        anomaly_map
+            float32 of :attr:`map_shape`.
+        size
+            height and width of the picture.
+        """
+        if self.canvas == self.shape:
+            return resize_map(anomaly_map, *size)
+        # Bordered by its own edge, not by zeros: interpolation would fade the map along the crop.
+        border = [(w.start, c - w.stop) for w, c in zip(self.window, self.canvas, strict=True)]
+        resized = resize_map(np.pad(anomaly_map, border, mode="edge"), *size)
+        restored = np.zeros(size, np.float32)
+        seen = tuple(map(scale_window, self.window, self.canvas, size))
+        restored[seen] = resized[seen]
+        return restored
+
+    def cell_box(self, cell: int, cells: tuple[int, int]) -> Rectangle:
+        """A cell of a map of ``H, W`` cells, in shares of the frame's edges."""
+        y, x = divmod(cell, cells[1])
+        (top, height), (left, width) = (
+            self.rows.bounds(y, cells[0]),
+            self.columns.bounds(x, cells[1]),
+        )
+        return left, top, width, height
+
+    def restore_box(self, box: Rectangle) -> Rectangle:
+        """A rectangle in shares of the frame's edges, in shares of the picture's edges."""
+        left, top, width, height = box
+        left, width = self.columns.in_picture(left, width)
+        top, height = self.rows.in_picture(top, height)
+        return left, top, width, height
 
     def cut(self, frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """A frame's tiles, uint8 ``[h, w, 3]`` each, row by row; the frame itself if it is one."""
@@ -198,7 +300,7 @@ class Layout:
     def inspected_tiles(
         self, inside: Sequence[NDArray[np.bool_] | None], sizes: Sequence[tuple[int, int]]
     ) -> NDArray[np.bool_]:
-        """Which tiles have cells that are inspected, bool ``[T]``.
+        """Whether each tile has cells that are inspected, bool ``[T]``.
 
         Parameters
         ----------
@@ -215,7 +317,7 @@ class Layout:
         return np.asarray(by_tile.any(axis=(1, 3)).ravel(), np.bool_)
 
     def on_map(self, values: NDArray[Any]) -> NDArray[Any]:
-        """What is known of a frame's pixels ``[h, w]``, at those of its map."""
+        """Values per frame pixel ``[h, w]``, sampled at the map's pixels."""
         if self.map_shape == self.shape:
             return values
         rows, columns = (
@@ -248,17 +350,18 @@ class Layout:
         )
 
     def stretched(self, sizes: Sequence[tuple[int, int]]) -> str:
-        """How many pictures of these sizes (height, width) change their shape; empty if none."""
+        """A line on pictures of these sizes (height, width) that change shape; empty if none."""
         if self.picture is None:
             return ""
         off = [difference(self.picture, size) for size in sizes]
         changed = [difference for difference in off if difference >= SHAPE]
         if not changed:
             return ""
+        are = "is" if len(changed) == 1 else "are"
         return (
-            f"{len(changed)} of {len(sizes)} pictures are of another shape than "
-            f"{pixel_size(self.picture)} pixels, by up to {100 * max(changed):.1f} %, and are "
-            "resized to it"
+            f"{len(changed)} of {len(sizes)} picture{'' if len(sizes) == 1 else 's'} {are} of "
+            f"another shape than {pixel_size(self.picture)} pixels, by up to "
+            f"{100 * max(changed):.1f} %, and {are} resized to it"
         )
 
 
@@ -276,7 +379,7 @@ def layout_of(config: Config, picture: tuple[int, int] | None = None) -> Layout:
         Tiles are larger than the pictures.
     """
     if not config.follows_pictures:
-        edge = Axis.whole(config.input_size)
+        edge = Axis.whole(config.input_size, config.resize)
         return Layout(edge, edge)
     if picture is None:
         raise ConfigError("the size of the pictures is needed, and none could be read")
@@ -308,20 +411,5 @@ def _kept(shorter: int, ratio: float) -> int:
 
 
 def tile_count(pixels: int, tile: int, overlap: int) -> int:
-    """How many tiles cover an edge, if they overlap by at least ``overlap`` pixels."""
+    """The number of tiles that cover an edge and overlap by at least ``overlap`` pixels."""
     return 1 + math.ceil((pixels - tile) / (tile - overlap))
-
-
-def require_plain(config: Config, command: str) -> None:
-    """Refuse tiles and frames that keep their aspect ratio.
-
-    Raises
-    ------
-    ConfigError
-        ``config`` asks for them.
-    """
-    if config.follows_pictures:
-        name = "keep_aspect" if config.tile is None else "tile"
-        raise ConfigError(
-            f"{name}: {command} takes whole pictures, squashed to a square; leave it out"
-        )

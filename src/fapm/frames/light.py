@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fapm.plain import Described, require
+from fapm.config import Config
+from fapm.frames.layout import Layout
+from fapm.frames.stage import Sample, Stage
+from fapm.plain import Described, Tensors, require
 
 # A frame darker or brighter than this says nothing of a lamp: it would only be noise made visible.
 MOST = 3.0
@@ -27,8 +30,8 @@ _GREYS = np.arange(256.0)
 
 
 @dataclass(frozen=True)
-class Light:
-    """How bright the good pictures are.
+class Light(Stage):
+    """The stage that makes frames as bright as the good pictures are.
 
     Attributes
     ----------
@@ -40,25 +43,50 @@ class Light:
         above 0, below 1: 0.5 unless that is black or white in the good pictures.
     """
 
+    name: ClassVar[str] = "light"
+
     level: float
     white: float
     share: float = 0.5
 
+    @classmethod
+    def wanted(cls, config: Config) -> bool:
+        """With ``config.light``."""
+        return config.light != "none"
+
+    @classmethod
+    def learn(cls, sample: Sample) -> Light:
+        """The medians of the good pictures' levels."""
+        # One frame at a time: those that are cut into tiles are large.
+        told = [
+            [*(quantile(f, share) for share in _SHARES), float(np.quantile(f, _WHITE))]
+            for f in sample.frames
+        ]
+        *levels, white = np.median(told, axis=0).tolist()
+        outside = [max(_BLACK - level, level - _KNEE, 0.0) for level in levels]
+        chosen = int(np.argmin(outside))
+        return cls(max(1.0, levels[chosen]), white, _SHARES[chosen])
+
+    def agrees(self, config: Config) -> bool:
+        """With ``config.light``."""
+        return self.wanted(config)
+
+    def apply(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """A frame as bright as the good pictures; the trace is its :meth:`table`."""
+        table = self.table(frame)
+        return relit(frame, table), table
+
+    def apply_turned(self, frame: NDArray[np.uint8], trace: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """By the table of the upright frame: the corners that turn out of sight are not missed."""
+        return relit(frame, trace)
+
     def described(self) -> Described:
-        """What a bundle holds of it: no tensors."""
+        """The three numbers."""
         return asdict(self), {}
 
     @classmethod
-    def restored(cls, described: Mapping[str, Any] | None) -> Light | None:
-        """What :meth:`described` described; None of nothing.
-
-        Raises
-        ------
-        BundleError
-            It contradicts itself.
-        """
-        if described is None:
-            return None
+    def restored(cls, described: Mapping[str, Any], tensors: Tensors, layout: Layout) -> Light:
+        """As :meth:`Stage.restored`."""
         light = cls(**described)
         require(
             all(isinstance(number, float) for number in (light.level, light.white, light.share))
@@ -70,7 +98,7 @@ class Light:
         return light
 
     def table(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What each of the 256 grey levels of a frame becomes, uint8 ``[256]``.
+        """The new value of each of the 256 grey levels of a frame, uint8 ``[256]``.
 
         A gain; but what may have been clipped in a frame that is too bright goes up to
         :attr:`white`, since nobody knows how bright it was, and where the good pictures are
@@ -90,21 +118,6 @@ class Light:
         return np.asarray(lit.round().clip(0, 255), np.uint8)
 
 
-def learn(frames: Iterable[NDArray[np.uint8]]) -> Light | None:
-    """How bright good pictures are, RGB uint8 ``[h, w, 3]`` each; None if there are none."""
-    # One frame at a time: those that are cut into tiles are large.
-    told = [
-        [*(quantile(frame, share) for share in _SHARES), float(np.quantile(frame, _WHITE))]
-        for frame in frames
-    ]
-    if not told:
-        return None
-    *levels, white = np.median(told, axis=0).tolist()
-    outside = [max(_BLACK - level, level - _KNEE, 0.0) for level in levels]
-    chosen = int(np.argmin(outside))
-    return Light(max(1.0, levels[chosen]), white, _SHARES[chosen])
-
-
 def quantile(frame: NDArray[np.uint8], share: float) -> float:
     """Quantile of a frame's grey levels, each spread evenly over its unit: -0.5 to 255.5."""
     counts = np.bincount(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).ravel(), minlength=256)
@@ -113,6 +126,6 @@ def quantile(frame: NDArray[np.uint8], share: float) -> float:
     return float(grey + 0.5 - (below[grey] - wanted) / counts[grey])
 
 
-def relit(frame: NDArray[np.uint8], table: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """The frame, uint8 ``[h, w, 3]``, with its grey levels replaced; None: as it is."""
-    return frame if table is None else np.asarray(cv2.LUT(frame, table), np.uint8)
+def relit(frame: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The frame, uint8 ``[h, w, 3]``, with its 256 grey levels replaced."""
+    return np.asarray(cv2.LUT(frame, table), np.uint8)

@@ -1,4 +1,4 @@
-"""How frames look, and how they looked at fit: what drift is measured against. No torch here."""
+"""The look of a frame, in a few numbers from which drift is measured. No torch here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Look(NamedTuple):
 
 
 def look(frame: NDArray[np.uint8]) -> Look:
-    """What to remember of a frame, RGB uint8 ``[S, S, 3]``."""
+    """Measure the look of a frame, RGB uint8 ``[S, S, 3]``."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     laplacian = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
     small = cv2.resize(grey, (SMALL, SMALL), interpolation=cv2.INTER_AREA)

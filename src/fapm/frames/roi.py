@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fapm.config import Config
 from fapm.errors import RoiError
-from fapm.frames.layout import Layout, layout_of
+from fapm.frames.layout import Layout
 from fapm.memory import geometry
 from fapm.pictures import codec
 from fapm.pictures.sizes import near_shape, pixel_size, same_shape
@@ -29,7 +29,7 @@ from fapm.system.paths import is_file
 
 @dataclass(frozen=True)
 class Roi:
-    """What of a frame is inspected.
+    """The region of a frame that is inspected.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Roi:
     drawn_on: tuple[int, int] | None = None
 
     def described(self) -> Described:
-        """What a bundle holds of it."""
+        """Describe it for a bundle."""
         drawn_on = self.drawn_on and list(self.drawn_on)
         return {"share": float(self.inside.mean()), "drawn_on": drawn_on}, {"roi": self.inside}
 
@@ -52,7 +52,7 @@ class Roi:
     def restored(
         cls, described: Mapping[str, Any] | None, tensors: Tensors, shape: tuple[int, int]
     ) -> Roi | None:
-        """What :meth:`described` described, in a frame of ``h, w``; None of nothing.
+        """Restore what :meth:`described` described, in a frame of ``h, w``; None of nothing.
 
         Raises
         ------
@@ -77,6 +77,27 @@ class Roi:
 
 Region: TypeAlias = "str | Path | NDArray[np.bool_] | Mapping[str, Any]"
 
+
+class Regions(NamedTuple):
+    """The region to inspect, as people give it; see :func:`drawn_roi`.
+
+    Attributes
+    ----------
+    roi
+        ``"auto"`` is learned from the good pictures.
+    """
+
+    roi: Region | None = None
+    ignore: Region | None = None
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the region is to be learned."""
+        return isinstance(self.roi, str) and self.roi == "auto"
+
+
+EVERYTHING = Regions()
+
 # Polygons are drawn so many times finer than the frame, and then averaged.
 _FINER = 8
 _LARGEST = 4096  # edge in pixels of what they are drawn on
@@ -98,10 +119,8 @@ class Polygons(BaseModel):
     polygons: Annotated[list[Annotated[list[_Point], Field(min_length=3)]], Field(min_length=1)]
 
 
-def drawn_roi(
-    roi: Region | None, ignore: Region | None, config: Config, layout: Layout | None = None
-) -> Roi | None:
-    """What is inspected of a frame: what is inside ``roi`` and not inside ``ignore``.
+def drawn_roi(roi: Region | None, ignore: Region | None, layout: Layout) -> Roi | None:
+    """The region of a frame that is inside ``roi`` and not inside ``ignore``.
 
     Parameters
     ----------
@@ -109,7 +128,7 @@ def drawn_roi(
         path of a mask picture (128 of 255 and more is inside) or of a JSON of :class:`Polygons`,
         the same as a mapping, or bool ``[H, W]``; None: everything, and nothing.
     layout
-        of the frames; default: a square that is not cut.
+        of the frames.
 
     Raises
     ------
@@ -119,17 +138,16 @@ def drawn_roi(
     ImageError
         A mask picture cannot be read.
     """
-    canvas = _Canvas.of(config, layout or layout_of(config))
-    drawn = None if roi is None else _read(roi, "roi", canvas)
+    drawn = None if roi is None else _read(roi, "roi", layout)
     if ignore is None:
         return drawn
-    ignored = _read(ignore, "ignore", canvas)
+    ignored = _read(ignore, "ignore", layout)
     ignored = Roi(~ignored.inside, ignored.drawn_on)
     return intersection(drawn, ignored) if drawn else _not_empty(ignored)
 
 
 def intersection(one: Roi, other: Roi) -> Roi:
-    """What is inside both.
+    """The region that is inside both.
 
     Raises
     ------
@@ -161,35 +179,15 @@ def _not_empty(roi: Roi) -> Roi:
     return roi
 
 
-class _Canvas(NamedTuple):
-    """Height and width of what a whole picture becomes, and what of that is the frame."""
-
-    shape: tuple[int, int]
-    window: tuple[slice, slice]
-
-    @classmethod
-    def of(cls, config: Config, layout: Layout) -> _Canvas:
-        if config.follows_pictures:
-            return cls(layout.shape, (slice(None), slice(None)))
-        window = codec.crop_window(config.resize, config.crop)
-        return cls((config.resize, config.resize), (window, window))
-
-    def frame(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A picture's mask in the frame: pixels that are at least half inside."""
-        height, width = self.shape
-        share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        return np.ascontiguousarray(share[self.window] >= 0.5)
-
-
-def _read(region: Region, name: str, canvas: _Canvas) -> Roi:
+def _read(region: Region, name: str, layout: Layout) -> Roi:
     if isinstance(region, str) and region == "auto":
         raise RoiError(
             f"{name}: auto is learned from the good pictures, by fapm fit --roi auto; name a file"
         )
     if isinstance(region, np.ndarray):
-        return _from_mask(region, name, canvas)
+        return _from_mask(region, name, layout)
     if isinstance(region, Mapping):
-        return _from_polygons(region, name, canvas)
+        return _from_polygons(region, name, layout)
     path = Path(region)
     if is_file(path) and (path.suffix.lower() == ".json" or _starts_like_json(path)):
         try:
@@ -199,8 +197,8 @@ def _read(region: Region, name: str, canvas: _Canvas) -> Roi:
         except (ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise RoiError(f"{path}: not a JSON that can be read ({reason})") from None
-        return _from_polygons(described, str(path), canvas)
-    return _from_mask(codec.read_image(path).mean(axis=2) >= 128, str(path), canvas)
+        return _from_polygons(described, str(path), layout)
+    return _from_mask(codec.read_image(path).mean(axis=2) >= 128, str(path), layout)
 
 
 def _starts_like_json(path: Path) -> bool:
@@ -211,17 +209,17 @@ def _starts_like_json(path: Path) -> bool:
         return False
 
 
-def _from_mask(mask: NDArray[Any], name: str, canvas: _Canvas) -> Roi:
+def _from_mask(mask: NDArray[Any], name: str, layout: Layout) -> Roi:
     if mask.dtype != np.bool_ or mask.ndim != 2 or min(mask.shape) < 2:
         raise RoiError(
             f"{name}: {mask.dtype} {list(mask.shape)} is no mask; expected bool [H, W], True inside"
         )
     if not mask.any():
         raise RoiError(f"{name}: nothing is inside: no pixel is white (128 of 255, or more)")
-    return Roi(canvas.frame(mask), (mask.shape[0], mask.shape[1]))
+    return Roi(layout.inside(mask), (mask.shape[0], mask.shape[1]))
 
 
-def _from_polygons(described: object, name: str, canvas: _Canvas) -> Roi:
+def _from_polygons(described: object, name: str, layout: Layout) -> Roi:
     try:
         drawing = Polygons.model_validate(described)
     except ValidationError as error:
@@ -232,7 +230,7 @@ def _from_polygons(described: object, name: str, canvas: _Canvas) -> Roi:
             '{"width": W, "height": H, "polygons": [[[x, y], [x, y], [x, y]]]} in pixels'
         ) from None
     width, height = drawing.width, drawing.height
-    fine = np.minimum(_FINER * np.array(canvas.shape), _LARGEST)
+    fine = np.minimum(_FINER * np.array(layout.canvas), _LARGEST)
     mask = np.zeros(fine, np.uint8)
     for number, corners in enumerate(drawing.polygons):
         points = np.array(corners) / (width, height)  # 0 .. 1 of the picture
@@ -243,7 +241,7 @@ def _from_polygons(described: object, name: str, canvas: _Canvas) -> Roi:
         cv2.fillPoly(mask, [np.rint(points * fine[::-1] - 0.5).astype(np.int32)], 1)
     if not mask.any():
         raise RoiError(f"{name}: nothing is inside: the polygons have no area")
-    return Roi(canvas.frame(mask.astype(np.bool_)), (height, width))
+    return Roi(layout.inside(mask.astype(np.bool_)), (height, width))
 
 
 def _overlaps(points: NDArray[np.float64]) -> bool:
@@ -255,7 +253,7 @@ def inspected_cells(
     roi: Roi | None,
     shapes: Sequence[tuple[int, int, int]],
     config: Config,
-    layout: Layout | None = None,
+    layout: Layout,
 ) -> list[NDArray[np.bool_] | None]:
     """Per memory bank bool ``[H * W]``, the cells that are inspected; None: all.
 
@@ -271,7 +269,6 @@ def inspected_cells(
     RoiError
         The region is smaller than a cell.
     """
-    layout = layout or layout_of(config)
     sizes = [layout.side_by_side((height, width)) for _, height, width in shapes]
     finest = geometry.finest(sizes)
     if not config.layer_wise:

@@ -112,7 +112,7 @@ class Layer:
         return distances, key
 
     def _products_at(self, worst: str) -> str:
-        """What ranks the keys of a cell, ``[R, m, K]``; ``FAR`` for keys of other patches."""
+        """Values that rank the keys of a cell, ``[R, m, K]``; ``FAR`` for keys of other patches."""
         graph, plan = self._graph, self._plan
         parts = []
         for number, product in enumerate(self._by_bucket):

@@ -1,5 +1,6 @@
-"""Which cells of a layer meet which keys. NumPy alone: :class:`LayerPlan` is written as nodes by
-:class:`fapm.graph.layer.Layer`.
+"""A plan of the cells of a layer and the keys that they meet, in NumPy alone.
+
+:class:`fapm.graph.layer.Layer` writes :class:`LayerPlan` as nodes.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class LayerPlan:
 
 
 def _rows_of_cells(compared: list[NDArray[np.int64]], cells: int) -> NDArray[np.int64]:
-    """Where each cell is found among the rows of patches, int64 ``[H * W, m]``; -1 for none."""
+    """The place of each cell among the rows of patches, int64 ``[H * W, m]``; -1 for none."""
     width = max(map(len, compared))
     rows: list[list[int]] = [[] for _ in range(cells)]
     for patch, members in enumerate(compared):

@@ -18,7 +18,7 @@ from fapm.memory.bank import MemoryBank
 
 
 class Scored(NamedTuple):
-    """What the graph says of ``B`` frames.
+    """Results of the graph for ``B`` frames.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ class Graph(nn.Module):
         self.search = Search(config, banks, roi, layout)
 
     def features(self, frames: Tensor) -> list[Tensor]:
-        """What is memorised and compared, per layer float32 ``[B, C, H, W]``.
+        """Features that are memorised and compared, per layer float32 ``[B, C, H, W]``.
 
         Parameters
         ----------
@@ -181,7 +181,7 @@ class Graph(nn.Module):
 def aggregate(
     features: Sequence[Tensor], config: Config, tiling: tuple[int, int] = (1, 1)
 ) -> list[Tensor]:
-    """What is memorised and compared of the encoder's feature maps ``[B, C, H, W]``.
+    """Features to memorise and compare, from the encoder's feature maps ``[B, C, H, W]``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a graph says of frames. No torch here."""
+"""Results of a graph for frames. No torch here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OUTPUTS = ("scores", "maps", "cells", "distances", "keys")
 
 
 class Scored(NamedTuple):
-    """What an engine says of ``B`` frames.
+    """Results of an engine for ``B`` frames.
 
     Attributes
     ----------

@@ -182,7 +182,7 @@ class SearchGraph:
         return str(self._graph.add("Gather", padded, self._graph.array(place), axis=0))
 
     def levels(self, unified: str, everywhere: str) -> str:
-        """What the worst cell is the largest of, float32 ``[n]``."""
+        """Values whose largest is that of the worst cell, float32 ``[n]``."""
         graph, sigma = self._graph, self._config.score_sigma
         if not sigma:
             return unified

@@ -1,11 +1,12 @@
-"""Drift: is what the camera sees still what the fit saw?
+"""Drift: detect lasting changes between the pictures of the fit and those of the line.
 
-A control chart for every value that :class:`fapm.bundle.baseline.Baseline` knows: per patch the
-distances, the brightness and the detail, and where the whole picture lies. A value's departure from
-the good pictures' mean, in their deviations, is clipped, so that no single part counts for much;
-what exceeds a slack is added up, upwards and downwards apart, and never falls below 0 (two-sided
-CUSUM, Page 1954). A sum beyond the limit is an alarm, and the picture after its last 0 is since
-when. Memory is constant: four numbers a value, however many pictures pass. No torch here.
+Every value of a :class:`fapm.bundle.baseline.Baseline` has a control chart: the distances, the
+brightness and the detail of each patch, and the position of the whole picture. The departure of a
+value from the mean of the good pictures is measured in their deviations and clipped, so that no
+single part counts for much. The part beyond a slack is added up, separately upwards and downwards,
+and the sum never falls below 0 (two-sided CUSUM, Page 1954). A sum beyond the limit is an alarm,
+and the change began with the picture after the last 0. Memory is constant: four numbers for each
+value. This module does not need torch.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from fapm.system.files import replaced_when_complete
 
 Cause = Literal["camera", "light", "lens", "parts"]
 
-CLIP = 3.0  # deviations: a departure counts for no more
-SLACK = 1.0  # deviations that are no drift
+CLIP = 3.0  # deviations: a larger departure counts as this
+SLACK = 1.0  # deviations: a smaller departure does not count
 LIMIT = 20.0  # ten pictures in a row that depart by CLIP or more
-# With few good pictures their mean and deviation are themselves uncertain.
+# With few good pictures their mean and deviation are uncertain themselves.
 _FEW = 4.0
 _RECENT = 0.1  # weight of a picture in the recent means
-# Below this an alarm ends. In an alarm all charts above it count: what follows from one cause
-# reaches the limit at different times.
+# Below this an alarm ends. In an alarm all charts above it count, because the effects of one cause
+# reach the limit at different times.
 _OVER = LIMIT / 2
 # The light changed if most patches did by at least this share.
 _TYPICAL = 0.015
-_DARK = 10.0  # grey levels: of darker patches a relative change says little
+_DARK = 10.0  # grey levels: in darker patches a relative change says little
 _FORMAT = 1
 
 _SAYS: dict[Cause, str] = {
@@ -50,29 +51,29 @@ _SAYS: dict[Cause, str] = {
 
 @dataclass(frozen=True)
 class DriftState:
-    """What the monitor says after a picture.
+    """State of the monitor after a picture.
 
     Attributes
     ----------
     pictures
-        so far.
+        number of pictures so far.
     score
-        of the farthest chart; more than 1 begins an alarm, less than 0.5 ends it.
+        score of the farthest chart; more than 1 begins an alarm, less than 0.5 ends it.
     alarm
-        whether what is seen has drifted.
+        whether there is a drift.
     cause
-        ``light``: most patches became brighter or darker, and alike; ``camera``: the whole picture
-        is displaced; ``lens``: patches lost or gained detail or brightness and stay so; ``parts``:
-        distances alone grew. None without an alarm.
+        ``light``: most patches became brighter or darker, all by about as much; ``camera``: the
+        whole picture is displaced; ``lens``: patches permanently lost or gained detail or
+        brightness; ``parts``: only distances grew. None without an alarm.
     patches
         numbers ``row * 7 + column`` of the patches that drifted, worst first.
     since, since_source
         number of the first picture that drifted, from 1, and its name; None without an alarm.
     brightness, detail, distance
-        recent mean of the whole frame over that at fit; NaN where that was 0.
+        recent mean of the whole frame, divided by that at fit; NaN if that was 0.
     x, y
-        how far the picture lies to the right and below of where it lay at fit, in shares of the
-        frame's edge; of large moves too little.
+        displacement of the picture to the right and downwards since the fit, in shares of the
+        frame's edge; large displacements are underestimated.
     """
 
     pictures: int
@@ -106,12 +107,12 @@ class DriftState:
 
 
 class DriftMonitor:
-    """Watches a line of pictures, one after the other.
+    """Watch a series of pictures, one after the other.
 
     Parameters
     ----------
     baseline
-        ``detector.fitted_.baseline``: how the good pictures looked at fit.
+        ``detector.fitted_.baseline``: statistics of the good pictures at fit.
 
     Attributes
     ----------
@@ -121,7 +122,17 @@ class DriftMonitor:
     Raises
     ------
     DriftError
-        There is no baseline: a fit on one picture.
+        There is no baseline, because the detector was fitted on one picture.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> detector = fapm.fit("good", resize=64)
+    >>> monitor = fapm.DriftMonitor(detector.fitted_.baseline)
+    >>> for result in detector.stream(["part.png", "part.png"], drift=monitor):
+    ...     pass
+    >>> monitor
+    DriftMonitor(no drift in 2 pictures, score ...)
     """
 
     def __init__(self, baseline: Baseline | None) -> None:
@@ -137,8 +148,11 @@ class DriftMonitor:
         self._clip = CLIP + _FEW / math.sqrt(baseline.count)
         self.reset()
 
+    def __repr__(self) -> str:
+        return f"DriftMonitor({self.state})"
+
     def reset(self) -> None:
-        """Start anew, as after the lens was cleaned."""
+        """Start anew, for example after the lens was cleaned."""
         self._pictures = 0
         self._sums = np.zeros((2, VALUES))  # upwards, downwards
         self._starts = np.zeros((2, VALUES), np.int64)  # picture after the sum's last 0
@@ -164,7 +178,7 @@ class DriftMonitor:
         departures = np.clip(departures, -self._clip, self._clip) * self._charted
         rises = np.stack([departures, -departures]) - self._slack
         fresh = self._sums == 0
-        # No higher than twice the limit, so that an alarm ends soon after its cause.
+        # The sum is at most twice the limit, so that an alarm ends soon after its cause.
         self._sums = np.clip(self._sums + rises, 0, 2 * LIMIT)
         self._sums[1, :PATCHES] = self._sums[1, 3 * PATCHES] = 0  # nearer than at fit is no drift
         self._starts[fresh] = self._pictures
@@ -211,7 +225,7 @@ class DriftMonitor:
         _, whole_brightness, whole_detail, x, y = sums[3 * PATCHES :]
         light = max(brightness.max(), whole_brightness)
         camera = max(x, y)
-        # Distances are no cause: they grow with all others.
+        # Distances are no cause of their own: they grow with all other values.
         farthest = max(light, camera, detail.max(), whole_detail)
         if light > _OVER and light > farthest / 2 and self._all_lit(brightness > _OVER):
             return "light"
@@ -220,7 +234,7 @@ class DriftMonitor:
         return "lens" if farthest > _OVER else "parts"
 
     def _all_lit(self, drifted: NDArray[np.bool_]) -> bool:
-        """Whether most patches became brighter, or darker, and those that drifted no more so."""
+        """Whether most patches changed in brightness alike, and the drifted ones not much more."""
         bright = slice(PATCHES, 2 * PATCHES)
         change = (self._recent - self.baseline.means)[bright]
         relative = change / (self.baseline.means[bright] + _DARK)
@@ -230,7 +244,7 @@ class DriftMonitor:
         return bool(alike and abs(typical) > _TYPICAL)
 
     def save(self, path: Path) -> None:
-        """Write everything as JSON, for :meth:`resume`.
+        """Write the state and the charts as JSON, for :meth:`resume`.
 
         Raises
         ------
@@ -241,7 +255,7 @@ class DriftMonitor:
             file.write((self.to_json() + "\n").encode())
 
     def to_json(self) -> str:
-        """The state, and all that a line which restarts needs."""
+        """JSON of the state and of all values that :meth:`resume` needs."""
         kept = {
             "format": _FORMAT,
             "baseline": self.baseline.digest,
@@ -256,12 +270,12 @@ class DriftMonitor:
 
     @classmethod
     def resume(cls, baseline: Baseline | None, path: Path) -> DriftMonitor:
-        """The monitor that :meth:`save` wrote: it goes on as if never interrupted.
+        """Load the monitor that :meth:`save` wrote; it continues as if never interrupted.
 
         Raises
         ------
         DriftError
-            The file cannot be read, is no state of a monitor, or is one of another fit.
+            The file cannot be read, is not the state of a monitor, or belongs to another fit.
         """
         monitor = cls(baseline)
         try:

@@ -1,9 +1,9 @@
-"""What the detector says of one picture."""
+"""A prediction: verdict, score and map of one picture."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fapm.bundle.calibration import Verdict
+from fapm.frames.layout import Layout
 from fapm.inspection.regions import Region, Samples, connected_regions, sampled
-from fapm.pictures.codec import crop_window, restore_map
+from fapm.inspection.rendering import RenderedMap, render_map
+from fapm.plain import shortened
 
 
 class Box(NamedTuple):
@@ -26,7 +28,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the worst cell was compared with: the nearest key of its patch.
+    """The nearest key of the worst cell's patch, with which that cell was compared.
 
     Attributes
     ----------
@@ -47,12 +49,12 @@ class Comparison:
     layer: str
     here: Box
     there: Box
-    thumbnail: bytes | None
+    thumbnail: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the detector says of one picture.
+    """Verdict, score and map of one picture.
 
     Attributes
     ----------
@@ -70,6 +72,8 @@ class Prediction:
         anomaly map of the frame, float32 ``[h, w]``.
     height, width
         of the picture, in pixels.
+    layout
+        of the frame: its size, its crop and its tiles.
     comparison
         what the worst cell was compared with.
     roi
@@ -77,6 +81,19 @@ class Prediction:
     reason
         why the verdict is ``unsure`` whatever the score: the part was not found in the picture, or
         too little of it; None otherwise.
+
+    Examples
+    --------
+    >>> import fapm
+    >>> prediction = fapm.fit("good", resize=64).predict("scratched.png")
+    >>> prediction.verdict
+    'defect'
+    >>> prediction.score > prediction.threshold
+    True
+    >>> prediction.anomaly_map.shape == (prediction.height, prediction.width)
+    True
+    >>> [(region.x, region.y) for region in prediction.regions]
+    [(..., ...)]
     """
 
     source: str
@@ -88,19 +105,25 @@ class Prediction:
     frame_map: NDArray[np.float32]
     height: int
     width: int
-    resize: int
-    crop: int | None
+    layout: Layout
     comparison: Comparison
     roi: NDArray[np.bool_] | None = None
     reason: str | None = None
 
+    def __repr__(self) -> str:
+        count = len(self.regions)
+        return (
+            f"Prediction({shortened(self.source)}, {self.verdict}, score {self.score:.4g}, "
+            f"threshold {self.threshold:.4g}, {count} region{'' if count == 1 else 's'})"
+        )
+
     @property
     def inspected(self) -> NDArray[np.bool_] | None:
-        """What of the picture was inspected, bool ``[H, W]``; None: everything."""
+        """Whether each pixel of the picture was inspected, bool ``[H, W]``; None: everything."""
         if self.roi is None:
             return None
         roi = self.roi.astype(np.float32)
-        restored = restore_map(roi, self.height, self.width, self.resize, self.crop)
+        restored = self.layout.restore(roi, (self.height, self.width))
         return np.asarray(restored >= 0.5)
 
     @property
@@ -110,15 +133,25 @@ class Prediction:
         0 outside a centre crop, where the encoder saw nothing, and outside the region of interest.
         Made anew at each access: thousands of predictions of large pictures can be kept.
         """
-        restored = restore_map(self.frame_map, self.height, self.width, self.resize, self.crop)
+        restored = self.layout.restore(self.frame_map, (self.height, self.width))
         inspected = self.inspected
         if inspected is not None:
             restored[~inspected] = 0
         return restored
 
+    def render_map(self) -> RenderedMap:
+        """The frame's map as a grey picture with its scale, for a live view.
+
+        It has the size of ``frame_map``: a display enlarges it. White is twice the threshold of
+        the map, so that a shade means the same in every picture of a detector. Without a threshold
+        white is the map's own maximum. It is 0 outside the region of interest.
+        """
+        shown = self.frame_map if self.roi is None else np.where(self.roi, self.frame_map, 0)
+        return render_map(shown, self.map_threshold)
+
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Where the anomaly map is above its threshold; the region with the highest peak first.
+        """Places where the map is above its threshold; the region with the highest peak first.
 
         They are looked for in the frame's map, and only there in the picture's own size: a picture
         whose map stays below the threshold costs next to nothing.
@@ -126,10 +159,9 @@ class Prediction:
         above = self.frame_map > self.map_threshold
         if not above.any():
             return ()
-        margin = crop_window(self.resize, self.crop).start
         rows, columns = (
-            Samples.of(pixels, shown, margin, shown if self.crop is None else self.resize)
-            for pixels, shown in zip((self.height, self.width), self.frame_map.shape, strict=True)
+            Samples.of(pixels, axis.shown, axis.on_map(axis.window.start), axis.on_map(axis.canvas))
+            for pixels, axis in ((self.height, self.layout.rows), (self.width, self.layout.columns))
         )
         # Pixels that touch in the picture lie so few pixels of the map apart that the pieces which
         # they come from touch too, once these have grown by `reach`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
@@ -32,11 +32,11 @@ class Region:
     height: int
     area: int
     peak: float
-    contour: NDArray[np.int32]
+    contour: NDArray[np.int32] = field(repr=False)
 
 
 class Samples(NamedTuple):
-    """Where the pixels of a picture's edge lie between those of its map: as in ``restore_map``.
+    """Places of the pixels of a picture's edge between those of its map, as in ``restore_map``.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Samples(NamedTuple):
 
 
 def sampled(values: NDArray[np.float32], rows: Samples, columns: Samples) -> NDArray[np.float32]:
-    """What lies between the map's pixels, bilinear, float32 ``[rows, columns]``."""
+    """Values between the map's pixels, bilinear, float32 ``[rows, columns]``."""
     across = _between(values.T, columns).T
     return np.ascontiguousarray(_between(across, rows))
 

@@ -1,4 +1,4 @@
-"""A memory with the engine and the aligner that belong to it: one object, swapped whole."""
+"""A memory with the engine that belongs to it: one object, swapped whole."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 from fapm.bundle.fitted import Fitted
 from fapm.engines.base import Engine, Runtime
 from fapm.engines.opening import open_engine
-from fapm.frames.align import Aligner
 from fapm.system.forks import Once
 
 
 class Snapshot:
-    """What a detector knows at one moment, and what judges by it. It is never changed.
+    """The memory of a detector at one moment, with its engine. It is never changed.
 
     Whoever learns makes another one. A prediction takes one at its start, so that its score, its
     threshold and the picture it names are of one memory.
@@ -29,19 +28,11 @@ class Snapshot:
         self.fitted = fitted
         self.runtime = runtime
         self._engine: Once[Engine] = Once(lambda: open_engine(fitted, runtime))
-        self._aligner: Once[Aligner | None] = Once(
-            lambda: None if fitted.alignment is None else Aligner(fitted.alignment.template)
-        )
 
     @property
     def engine(self) -> Engine:
-        """What runs the graph; made when it is first needed, by one thread."""
+        """The engine that runs the graph; made when it is first needed, by one thread."""
         return self._engine()
-
-    @property
-    def aligner(self) -> Aligner | None:
-        """What registers frames; None where they are taken as they come."""
-        return self._aligner()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Snapshot, (self.fitted, self.runtime)

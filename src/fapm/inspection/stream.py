@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fapm.frames.preparation import Failure, Frame, read_frame
+from fapm.frames.preparation import Failure, Frame
 from fapm.inspection.drift import DriftMonitor
 from fapm.inspection.judging import judge
 from fapm.inspection.prediction import Prediction
@@ -26,7 +26,7 @@ class Stages:
     inference: float = 0.0
 
     def slowest(self, seconds: float) -> str:
-        """What ``seconds`` in all were spent on most; what is in no stage is writing."""
+        """The stage that took most of ``seconds`` in all; time outside the stages is writing."""
         writing = seconds - self.decode - self.inference
         shares = {"decoding": self.decode, "inference": self.inference, "writing": writing}
         return max(shares, key=lambda name: shares[name])
@@ -43,28 +43,22 @@ def judge_pictures(
     stages: Stages,
     drift: DriftMonitor | None,
 ) -> Iterator[Prediction | Failure]:
-    """What :meth:`fapm.Detector.stream` yields.
+    """Judge pictures one after the other, for :meth:`fapm.Detector.stream`.
 
     Parameters
     ----------
     now
         judges all of them, whatever the detector learns meanwhile.
     """
-    fitted, aligner, engine = now.fitted, now.aligner, now.engine
+    fitted, engine = now.fitted, now.engine
 
     def read(numbered: tuple[int, Picture]) -> Frame | Failure:
         number, picture = numbered
         with native_code.inside():
-            return read_frame(
+            return fitted.preparation.read(
                 picture,
-                fitted.config,
-                fitted.encoder.spec.interpolation,
                 max_pixels=max_pixels,
-                layout=fitted.layout,
                 name=f"array {number}",
-                roi=fitted.roi,
-                light=fitted.light,
-                aligner=aligner,
                 with_look=drift is not None,
             )
 

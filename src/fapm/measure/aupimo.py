@@ -1,4 +1,4 @@
-"""AUPIMO: how much of each defect is marked when next to nothing of good pictures is.
+"""AUPIMO: the share of each defect that is marked while hardly any good pixel is.
 
 Definition: Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed
 and Low Tolerance", BMVC 2024 (arXiv 2401.01984). At each threshold the false-positive rate is the
@@ -40,10 +40,10 @@ class Aupimo:
 def aupimo(
     masks: ArrayLike, maps: ArrayLike, fpr_bounds: tuple[float, float] = FPR_BOUNDS
 ) -> Aupimo:
-    """Exact areas: every score is a threshold, and scores that are equal change sides together.
+    """Compute exact areas: every score is a threshold, and equal scores are treated together.
 
-    Where the good pictures have too few pixels to show so low a rate, the overlap is the one
-    without any false alarm.
+    If the good pictures have too few pixels to show a rate this low, the overlap is the one without
+    any false alarm.
 
     Parameters
     ----------
@@ -85,9 +85,10 @@ def _found_share(
 ) -> NDArray[np.float64]:
     """Share of the way from ``log low`` to ``log high`` on which each defect pixel is marked.
 
-    The mean over a mask's pixels is the area under its overlap. A pixel is not marked while the
-    rate is below ``start``, the share of good pixels that score higher, and is marked from ``end``
-    on, the share of those that score as high or higher. Between, with ties, a straight line.
+    The mean over the pixels of a mask is the area under its overlap. A pixel is not marked while
+    the rate is below ``start``, the share of good pixels that score higher. It is marked from
+    ``end`` on, the share of good pixels that score as high or higher. Between the two, with ties,
+    the overlap is a straight line.
     """
     count = len(normals)
     start = (count - np.searchsorted(normals, found, side="right")) / count  # [P]

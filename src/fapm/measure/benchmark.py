@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,8 @@ from fapm.encoder.spec import FrozenEncoder
 from fapm.engines.base import Runtime
 from fapm.engines.opening import engine_name, open_encoder, open_engine
 from fapm.errors import ConfigError
-from fapm.frames.layout import require_plain
-from fapm.frames.light import relit
-from fapm.frames.preparation import readable_frames
+from fapm.frames.preparation import readable_frames, require_command
+from fapm.frames.stage import Stage as FrameStage
 from fapm.measure.timing import BLOCK, Stage, machine, peak_mb, take_turns
 from fapm.memory import geometry
 from fapm.memory.bank import MemoryBank
@@ -64,7 +64,7 @@ def benchmark(
     FapmError
         As :meth:`fapm.Detector.fit`.
     """
-    require_plain(config, "benchmark")
+    require_command(config, "benchmark")
     if rounds < 1:
         raise ConfigError(f"rounds: {rounds} is not at least 1")
     detector = Detector(config, runtime=runtime)
@@ -73,11 +73,7 @@ def benchmark(
     fit_seconds = time.perf_counter() - start
     fitted = detector.fitted_
     chosen, frames = readable_frames(
-        pictures,
-        config,
-        fitted.encoder.spec.interpolation,
-        count=BLOCK,
-        max_pixels=codec.MAX_PIXELS,
+        pictures, fitted.preparation, count=BLOCK, max_pixels=codec.MAX_PIXELS
     )
     with tempfile.TemporaryDirectory() as folder:
         files = [_as_file(picture, Path(folder, f"{i}.jpg")) for i, picture in enumerate(chosen)]
@@ -118,32 +114,32 @@ def stages(
         pictures, taken in turn.
     """
     fitted, config, runtime = detector.fitted_, detector.config, detector.runtime
-    interpolation = fitted.encoder.spec.interpolation
+    preparation, edge = fitted.preparation, max(fitted.layout.canvas)
     exact = _in_fp32(fitted, config)
     encoder = open_encoder(fitted.encoder, runtime)
     patchcore = open_engine(_patchcore(fitted, exact, frames, runtime), runtime)
-    decoded = [codec.read_reduced(file, config.resize)[0] for file in files]
+    decoded = [codec.read_reduced(file, edge)[0] for file in files]
     frame, file, picture = cycle(frames), cycle(files), cycle(decoded)
     prediction = detector.predict(files[0])
     timed = {
         "encoder": Stage(lambda: encoder.features([next(frame)])),
         "pipeline": Stage(lambda: detector.engine_.run([next(frame)])),
         "patchcore": Stage(lambda: patchcore.run([next(frame)])),
-        "decode": Stage(lambda: codec.read_reduced(next(file), config.resize)),
-        "resize": Stage(
-            lambda: codec.prepare(next(picture), config.resize, config.crop, interpolation)
-        ),
+        "decode": Stage(lambda: codec.read_reduced(next(file), edge)),
+        "resize": Stage(lambda: preparation.layout.frame(next(picture), preparation.interpolation)),
         "map": Stage(lambda: prediction.anomaly_map),
         "wall": Stage(lambda: detector.predict(next(file)).anomaly_map),
     }
     if fitted.encoder.precision != "fp32":
         plain = open_engine(_with_encoder(fitted, exact), runtime)
         timed["pipeline_fp32"] = Stage(lambda: plain.run([next(frame)]))
-    if (light := fitted.light) is not None:
-        timed["light"] = Stage(lambda: relit(seen := next(frame), light.table(seen)))
-    if (aligner := detector.aligner_) is not None:
-        timed["align"] = Stage(lambda: aligner.place(seen := next(frame), aligner.register(seen)))
+    for stage in preparation.stages:
+        timed[stage.name] = Stage(partial(_apply_next, stage, frame))
     return timed
+
+
+def _apply_next(stage: FrameStage, frames: Iterator[NDArray[np.uint8]]) -> None:
+    stage.apply(next(frames))
 
 
 def synthetic_pictures(count: int, seed: int) -> list[Picture]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fapm.datasets.loading import Sample
 from fapm.errors import ImageError, MaskError
-from fapm.frames.preparation import Failure, map_mask
+from fapm.frames.preparation import Failure
 from fapm.inspection.prediction import Prediction
 from fapm.measure import metrics
 from fapm.measure.aupimo import Aupimo, aupimo
@@ -154,7 +154,7 @@ def judge(
 def _read_masks(
     detector: Detector, samples: Sequence[Sample], results: Sequence[Prediction | Failure]
 ) -> tuple[dict[int, NDArray[np.bool_]], list[Failure], list[str]]:
-    config, layout = detector.config, detector.fitted_.layout
+    layout = detector.fitted_.layout
     masks: dict[int, NDArray[np.bool_]] = {}
     failures: list[Failure] = []
     warnings: list[str] = []
@@ -169,7 +169,7 @@ def _read_masks(
         except ImageError as error:
             failures.append(Failure(str(sample.masks[0]), str(error)))
         else:
-            masks[number] = map_mask(mask.inside, config, layout)
+            masks[number] = layout.mask(mask.inside)
             if mask.graded:
                 graded.append(sample.masks[0])
     if graded:

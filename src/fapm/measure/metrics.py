@@ -1,12 +1,13 @@
-"""How well scores tell defects from good: for pictures, for pixels and for defect regions.
+"""Metrics of scores that separate defects from good: for pictures, pixels and defect regions.
 
 In every function ``labels`` holds true (or 1) for a defect and false (or 0) for good, and a higher
-score means more anomalous. The functions do not mind the shape of the two arrays as long as it is
-the same, so ``auroc(masks, maps)`` is the pixel AUROC. Equal scores always change sides together:
-no result depends on the order of the pictures, and only the order of the scores matters.
+score means more anomalous. The two arrays may have any shape as long as it is the same, so
+``auroc(masks, maps)`` is the pixel AUROC. Equal scores are always treated together: no result
+depends on the order of the pictures, and only the order of the scores matters.
 
-All of them raise ``ValueError`` when the shapes differ, when a label is neither 0 nor 1, or when a
-score is NaN or infinite; all but :func:`counts_at` also when defects or good ones are missing.
+All functions raise ``ValueError`` if the shapes differ, if a label is neither 0 nor 1, or if a
+score is NaN or infinite. All but :func:`counts_at` also raise it if one of the two classes is
+missing.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class PixelMetrics:
 
 
 def image_metrics(labels: ArrayLike, scores: ArrayLike) -> ImageMetrics:
-    """All image metrics from one sort.
+    """Compute all image metrics from one sort.
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ def image_metrics(labels: ArrayLike, scores: ArrayLike) -> ImageMetrics:
 
 
 def pixel_metrics(masks: ArrayLike, maps: ArrayLike) -> PixelMetrics:
-    """All pixel metrics from one sort, AUPRO up to the usual FPR of 0.3.
+    """Compute all pixel metrics from one sort, with AUPRO up to the usual FPR of 0.3.
 
     Parameters
     ----------
@@ -107,9 +108,9 @@ def pixel_metrics(masks: ArrayLike, maps: ArrayLike) -> PixelMetrics:
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a defect scores above a good one, ties half.
+    """Area under the ROC curve: the probability that a defect scores above a good one.
 
-    This is the Mann-Whitney statistic (Hanley and McNeil, Radiology 143, 1982).
+    Ties count half. This is the Mann-Whitney statistic (Hanley and McNeil, Radiology 143, 1982).
     """
     return _auroc(_rank(*_checked(labels, scores)))
 
@@ -117,7 +118,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     """Precision averaged over the defects: the sum of ``(R_i - R_i-1) P_i`` down the scores.
 
-    A step function, as in scikit-learn: the trapezoidal area would be too optimistic.
+    The curve is a step function, as in scikit-learn: the trapezoidal area would be too optimistic.
     """
     return _average_precision(_rank(*_checked(labels, scores)))
 
@@ -127,10 +128,11 @@ def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
 
     Returns
     -------
-    F1 in ``(0, 1]``, and the threshold halfway between the lowest score that has to be a defect and
-    the next lower one, so that ``score > threshold`` gives exactly this F1, in the scores' own
-    precision too. (If every score has to be a defect: the next float below the lowest.) Of
-    thresholds that are equally good, the highest, which has the fewest false alarms.
+    F1 in ``(0, 1]``, and the threshold. The threshold lies halfway between the lowest score that
+    must be a defect and the next lower one, so that ``score > threshold`` gives exactly this F1, in
+    the scores' own precision too. (If every score must be a defect, it is the next float below the
+    lowest.) If several thresholds are equally good, it is the highest, which has the fewest false
+    alarms.
     """
     return _f1_max(_rank(*_checked(labels, scores)))
 
@@ -140,7 +142,7 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[_Floats, _Floats]:
 
     Returns
     -------
-    False-positive rate and true-positive rate, float64 ``[k]`` each, from (0, 0) to (1, 1); neither
+    False-positive rate and true-positive rate, float64 ``[k]`` each, from (0, 0) to (1, 1). Neither
     ever falls.
     """
     ranking = _rank(*_checked(labels, scores))
@@ -152,8 +154,8 @@ def pro_curve(masks: ArrayLike, maps: ArrayLike) -> tuple[_Floats, _Floats]:
     """Per-region overlap against the false-positive rate, thinned like :func:`roc_curve`.
 
     A region is an 8-connected part of one picture's mask. The overlap is the share of a region's
-    pixels that are found, averaged over the regions of all pictures, so that small defects count as
-    much as large ones. The false-positive rate is taken over all good pixels of all pictures.
+    pixels that are marked, averaged over the regions of all pictures, so that small defects count
+    as much as large ones. The false-positive rate is taken over all good pixels of all pictures.
     Definition: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 129 (2021).
 
     Returns
@@ -173,8 +175,8 @@ def pro_curve(masks: ArrayLike, maps: ArrayLike) -> tuple[_Floats, _Floats]:
 def aupro(masks: ArrayLike, maps: ArrayLike, max_fpr: float = 0.3) -> float:
     """Area under :func:`pro_curve` up to a false-positive rate, divided by that rate.
 
-    The curve is interpolated linearly at the limit. A map that knows nothing gets
-    ``max_fpr / 2``, not 0.5.
+    The curve is interpolated linearly at the limit. An uninformative map gets ``max_fpr / 2``, not
+    0.5.
 
     Raises
     ------
@@ -187,7 +189,7 @@ def aupro(masks: ArrayLike, maps: ArrayLike, max_fpr: float = 0.3) -> float:
 
 
 def counts_at(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Counts:
-    """Verdicts when ``score > threshold`` means defect. One class alone is fine here."""
+    """Count verdicts if ``score > threshold`` means defect. One class alone is allowed."""
     defects, values = _checked(labels, scores)
     # float64, as the detector compares: NumPy would round the threshold to float32 scores.
     alarms = values.astype(np.float64) > threshold
@@ -201,11 +203,11 @@ def counts_at(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Counts:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """What happens as a threshold falls past each level, a level being a distinct defect score.
+    """Counts at each level as a threshold falls; a level is a distinct score of a defect.
 
-    Precision and recall are at their best just at a level, and between two levels the ROC and PRO
-    curves are flat, so the levels say everything. Defect pixels are few: this is why good pixels
-    need no index and no cumulative counts, only one plain sort.
+    Precision and recall are best exactly at a level, and between two levels the ROC and PRO curves
+    are flat, so the levels are sufficient. Defect pixels are few. Good pixels therefore need no
+    index and no cumulative counts, only one plain sort.
     """
 
     levels: _Scores  # [k], falling
@@ -257,7 +259,7 @@ def _f1_max(ranking: _Ranking) -> tuple[float, float]:
 
 
 def _between(low: Any, high: Any) -> float:
-    """Threshold with ``low <= threshold < high``, halfway if the precision of ``high`` allows."""
+    """Threshold with ``low <= threshold < high``, halfway if the dtype of ``high`` allows it."""
     if math.isinf(low):
         return float(np.nextafter(high, low, dtype=high.dtype))
     middle = float(high.dtype.type(float(low) / 2 + float(high) / 2))
@@ -277,7 +279,7 @@ def _pro_curve(
 
 
 def _region_shares(defects: NDArray[np.bool_]) -> _Floats:
-    """For each defect pixel in C order, its share ``1 / size`` of its region; float64 ``[P]``."""
+    """Share ``1 / size`` of its region for each defect pixel in C order, float64 ``[P]``."""
     shares = []
     for mask in defects:
         _, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
@@ -287,11 +289,11 @@ def _region_shares(defects: NDArray[np.bool_]) -> _Floats:
 
 
 def _curve(ranking: _Ranking, found: NDArray[Any]) -> tuple[_Floats, _Floats]:
-    """Corners of ``found`` (``[k]``, how much is found at each level) against false alarms.
+    """Corners of the curve of ``found`` (``[k]``, the sum at each level) against false alarms.
 
-    A level is reached along a horizontal line, at the height of the level before. The defects and
-    good ones that share the level's score then join together: a vertical line without ties, a
-    slanted one with them.
+    A horizontal line leads to a level, at the height of the level before. The defects and the good
+    ones with the level's score are then added together: this is a vertical line without ties, and
+    a slanted one with them.
     """
     x = np.zeros(2 * len(found) + 2)
     y = np.zeros(2 * len(found) + 2)
@@ -318,7 +320,7 @@ def _area_up_to(x: _Floats, y: _Floats, limit: float) -> float:
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], _Scores]:
-    """Labels as bool and scores as float32 or float64, of the same shape."""
+    """Check the arrays; return labels as bool and scores as float32 or float64."""
     truth, values = np.asarray(labels), np.asarray(scores)
     if truth.shape != values.shape:
         raise ValueError(
@@ -334,7 +336,7 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], _
 
 
 def checked_maps(masks: ArrayLike, maps: ArrayLike) -> tuple[NDArray[np.bool_], _Scores]:
-    """Masks as bool and maps as float32 or float64, of the same shape ``[n, H, W]``."""
+    """Check arrays ``[n, H, W]``; return masks as bool and maps as float32 or float64."""
     defects, scores = _checked(masks, maps)
     if defects.ndim != 3:
         raise ValueError(f"masks and maps must be [n, H, W], not {defects.shape}")

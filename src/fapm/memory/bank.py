@@ -1,6 +1,6 @@
 """The memory bank of one layer: keys by patch (paper, sections 2.1 and 2.2).
 
-NumPy alone, like :mod:`fapm.memory.geometry`.
+Like :mod:`fapm.memory.geometry`, this module needs NumPy alone.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class MemoryBank:
     radii
         float32 ``[P]``, covering radius of each patch, raw (not in ``unit``).
     unit
-        what distances are divided by.
+        distance unit of the layer: its distances are divided by it.
     height, width
         cells of the layer's feature map.
     grid
         ``G``: patches along an edge, or rows and columns of them.
     inside
-        bool ``[H * W]``, the cells that are inspected; None: all. Patches without such a cell have
-        no keys, unless the bank was memorised with more.
+        bool ``[H * W]``, the cells that are inspected; None means all. A patch without such a cell
+        has no keys, unless the bank was memorised for more cells.
     """
 
     keys: NDArray[np.float32]
@@ -54,13 +54,13 @@ class MemoryBank:
 
     @property
     def inspected(self) -> int:
-        """How many cells are inspected."""
+        """Number of cells that are inspected."""
         return self.height * self.width if self.inside is None else int(self.inside.sum())
 
     def search_sets(self, radius: int = 0) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Per patch, its cells int64 ``[V]`` and the keys int64 ``[k]`` they are compared with.
 
-        Only cells that are inspected, and only patches that have any.
+        The cells are those that are inspected. A patch without any is left out.
         """
         rows, columns = patch_grid(self.height, self.width, self.grid)
         cells = cells_by_patch(self.height, self.width, self.grid, self.inside)

@@ -11,23 +11,23 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-# Equal-radius sampling extends a patch by this many keys at a time: enough that fetching its
-# vectors costs little, few enough that little is chosen in vain.
+# Equal-radius sampling extends a patch by this many keys at a time: so many that fetching its
+# vectors costs little, and so few that hardly any key is chosen in vain.
 _CHUNK = 32
 
-# Of more vectors than this the keys are chosen among the farthest, block by block: three to nine
-# times as fast. At most as many are chosen key by key, so that the usual fits do not depend on how
-# a matrix product rounds.
+# If there are more vectors than this, keys are chosen among the farthest vectors, block by block,
+# which is three to nine times as fast. Otherwise they are chosen key by key, so that usual fits do
+# not depend on the rounding of a matrix product.
 PLAIN_VECTORS = 16_384
 # The farthest 1 / 32 of the vectors are a block's candidates ...
 _CANDIDATES = 32
-# ... a block has at most so many keys, and is compared with so many vectors at a time: the
-# distances between them (4 MB) stay in the cache.
+# ... a block has at most _BLOCK_KEYS keys, and is compared with _BLOCK_VECTORS vectors at a time,
+# so that the distances between them (4 MB) stay in the cache.
 _BLOCK_KEYS = 256
 _BLOCK_VECTORS = 4096
 
-# A squared distance of fewer than this many roundings of the largest squared norm is none: the
-# vectors are equal.
+# Two vectors are equal if their squared distance is less than this many roundings of the largest
+# squared norm.
 ROUNDINGS = 8
 
 # Bounds of equal-radius sampling: every patch keeps at least this many keys ...
@@ -46,10 +46,10 @@ class GreedyCoreset:
     Parameters
     ----------
     vectors
-        returns the patch's vectors, float ``[M, C]``. It is called by every :meth:`extend` and the
-        result dropped after, so that of all patches' vectors only one patch's are held twice.
+        returns the patch's vectors, float ``[M, C]``. Every :meth:`extend` calls it and drops the
+        result afterwards, so that the vectors of only one patch are held twice.
     given
-        so many of the first vectors are keys already: the choice begins behind them.
+        number of the first vectors that are keys already: the choice begins behind them.
 
     Attributes
     ----------
@@ -77,10 +77,10 @@ class GreedyCoreset:
         return self.radii[-1] if self.radii else math.inf
 
     def extend(self, count: int) -> None:
-        """Choose keys until there are ``count``, or until every vector is a key's equal."""
+        """Choose keys until there are ``count``, or until every vector equals a key."""
         if count <= len(self.indices) or self.radius == 0:
             return
-        # Held to the end: what outlives this call must not settle in the gap it would leave.
+        # Held to the end, so that objects that outlive this call are not placed in its memory.
         given = self._vectors()  # [M, C]
         # Distances do not change when all vectors move together; centred vectors have smaller
         # norms, so that |a|^2 + |b|^2 - 2ab loses fewer digits.
@@ -103,7 +103,7 @@ class GreedyCoreset:
             self.radii += [math.sqrt(f) if f > noise else 0.0 for f in farthest]
 
     def _take_given(self, vectors: Tensor, squares: Tensor, noise: float) -> None:
-        """The given keys at once; on the way to them every radius counts as the last."""
+        """Take the given keys at once; the radius after the last one stands for all of them."""
         _compare(vectors, squares, self._nearest, torch.arange(self._given))
         farthest = float(self._nearest.max())
         self.indices = list(range(self._given))
@@ -144,12 +144,13 @@ def _choose(
 def _choose_block(
     vectors: Tensor, squares: Tensor, nearest: Tensor, most: int, floor: float
 ) -> tuple[list[int], list[float]]:
-    """As :func:`_choose`, but one pass over all vectors serves many keys.
+    """Do as :func:`_choose`, but use one pass over all vectors for many keys.
 
-    Distances to the nearest key only ever shrink. So as long as one of the candidates, which are
-    the farthest vectors now, stays as far as all the others were at the outset, the farthest of
-    the candidates is the farthest of all. When that ends, all vectors are compared with the block
-    of new keys at once, as a matrix product. It ends before ``most`` and above ``floor`` as a rule.
+    Distances to the nearest key only ever shrink. The candidates are the farthest vectors at the
+    start. As long as one of them is as far as all other vectors were at the start, the farthest
+    candidate is the farthest of all vectors. When that ends, all vectors are compared with the
+    block of new keys at once, as a matrix product. It usually ends before ``most`` keys are chosen
+    and above ``floor``.
     """
     level = nearest.topk(max(1, len(nearest) // _CANDIDATES), sorted=False).values.min()
     candidates = torch.nonzero(nearest >= level).flatten()  # [c], ascending, all ties among them
@@ -180,7 +181,8 @@ def _compare(vectors: Tensor, squares: Tensor, nearest: Tensor, chosen: Tensor) 
 def distance_score(radius: float) -> float:
     """Spread of a patch in ``0 .. 1`` from its covering radius (paper, Equation 1).
 
-    ``1 - 2 / (1 + exp(r))``, written as ``tanh(r / 2)``, which is the same and cannot overflow.
+    The equation is ``1 - 2 / (1 + exp(r))``. It is written as ``tanh(r / 2)``, which is equal and
+    cannot overflow.
     """
     return math.tanh(radius / 2)
 
@@ -193,9 +195,9 @@ def key_count(ratio: float, vectors: int) -> int:
 def share_out(total: int, weights: Sequence[int], least: Sequence[int]) -> list[int]:
     """Split ``total`` in proportion to ``weights``, with at least ``least`` for each.
 
-    Nothing is lost: the parts add up to ``total``. Each weight is at least its ``least``, and
-    ``total`` at least the sum of those; then a ``total`` that covers all weights gives each at
-    least its weight.
+    The parts add up to ``total``. Each weight must be at least its ``least``, and ``total`` at
+    least the sum of ``least``. A ``total`` that covers all weights then gives each at least
+    its weight.
     """
     beyond = [weight - low for weight, low in zip(weights, least, strict=True)]
     if sum(beyond) == 0:
@@ -221,9 +223,9 @@ def sample_near_far(
 ) -> list[list[int]]:
     """The paper's adaptive sampling: patches of large spread continue to ``2K`` keys.
 
-    A patch is far where :func:`distance_score` of its covering radius, in ``unit``, is above
-    ``far_threshold`` (the paper's ``D_th``). Where that gives more than ``most`` keys, every patch
-    gives up the same share of them.
+    A patch is far if :func:`distance_score` of its covering radius, in ``unit``, is above
+    ``far_threshold`` (the paper's ``D_th``). If that gives more than ``most`` keys, every patch
+    gives up the same share of its keys.
 
     Returns
     -------
@@ -241,12 +243,13 @@ def sample_near_far(
 def sample_equal_radius(
     coresets: Sequence[GreedyCoreset], *, most: int | None = None
 ) -> list[list[int]]:
-    """Share the keys of plain sampling so that all patches get one covering radius.
+    """Divide the keys of plain sampling so that all patches get one covering radius.
 
-    The budget is what the coresets hold when they come in. Key by key it goes to the patch whose
-    radius is the largest, so that narrow patches give up keys to wide ones. Every patch keeps at
-    least :data:`MIN_KEYS` and at most :data:`MAX_SHARE` of its vectors, or its plain share where
-    that is more. ``most`` keys for all may mean fewer than :data:`MIN_KEYS` for each.
+    The budget is the number of keys that ``coresets`` hold at the call. Each key goes to the patch
+    whose radius is the largest, so that narrow patches give up keys to wide ones. Every patch keeps
+    at least :data:`MIN_KEYS` keys. It gets at most the share :data:`MAX_SHARE` of its vectors, or
+    its keys of plain sampling if these are more. A small ``most`` may leave a patch with fewer keys
+    than :data:`MIN_KEYS`.
 
     Returns
     -------
@@ -270,7 +273,7 @@ def share_by_radius(
     Parameters
     ----------
     counts, limits
-        keys of each patch to begin with, which it has chosen already, and the most it may have.
+        per patch, the number of keys that it has chosen already, and the most it may have.
     budget
         keys of all patches together in the end.
 

@@ -1,6 +1,6 @@
-"""Cells and patches: how feature maps are cut up, and laid onto each other (paper, section 2.1).
+"""Cells and patches: dividing feature maps and laying them onto each other (paper, section 2.1).
 
-NumPy alone, since whatever runs a detector needs it, with torch or without.
+This module needs NumPy alone, since every engine uses it, with torch or without.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 # Patches along both edges of a map, or rows and columns of them.
 Grid: TypeAlias = "int | tuple[int, int]"
 
-# A pixel of the map that owes less than this share to inspected cells says nothing.
+# A pixel of the map has no value if inspected cells make up less than this share of it.
 _KNOWN = 1e-3
 
 
 def patch_of_cell(height: int, width: int, grid: Grid) -> NDArray[np.int64]:
-    """Number of the patch that each cell belongs to.
+    """Number of the patch to which each cell belongs.
 
-    Cell row ``y`` of ``H`` belongs to patch row ``floor(y G / H)``. Where ``G`` divides ``H`` these
-    are the paper's equal patches. Elsewhere patch heights differ by at most one cell, and no cell
-    is lost. A map with fewer cells than patches along an axis has one patch per cell there. Of
-    ``R`` equal tiles one below the other, with ``R G`` rows of patches, no patch has cells of two.
+    Cell row ``y`` of ``H`` belongs to patch row ``floor(y G / H)``. If ``G`` divides ``H`` these
+    are the paper's equal patches. Otherwise patch heights differ by at most one cell, and no cell
+    is lost. A map with fewer cells than patches along an axis has one patch per cell there. If
+    ``R`` equal tiles lie one below the other, with ``R G`` rows of patches, no patch has cells of
+    two tiles.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def neighbour_patches(rows: int, columns: int, radius: int) -> list[list[int]]:
 def upsample_index(
     size: tuple[int, int], onto: tuple[int, int], mode: str = "nearest"
 ) -> NDArray[np.int64]:
-    """Which coarse cell each cell of a finer map takes its distance from.
+    """Number of the coarse cell from which each cell of a finer map takes its distance.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ def upsample_index(
         height and width of the coarse and of the finer map, in cells.
     mode
         ``"nearest"``, or ``"row-order"``: the authors' code repeats cells in row order, so that a
-        cell's distance does not land where the cell lies. For comparison with their figures only.
+        distance does not land at the place of its cell. It serves for comparison only.
 
     Returns
     -------
@@ -112,10 +113,10 @@ def inside_cells(
     upsampling: str = "nearest",
     coverage: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> list[NDArray[np.bool_]]:
-    """Which cells are inspected where only a region of interest counts.
+    """Select the cells that are inspected if there is a region of interest.
 
-    A cell of the finest map counts if at least half of its square in the frame is inside. A cell
-    of a coarser map counts if one of those takes its distance from it.
+    A cell of the finest map is inspected if at least half of its square in the frame is inside. A
+    cell of a coarser map is inspected if an inspected cell takes its distance from it.
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def inside_cells(
         as ``mode`` of :func:`upsample_index`.
     coverage
         :func:`coverage_matrix` of the finest map's rows ``[H, h]`` and columns ``[W, w]``; by
-        default its cells share the frame out evenly.
+        default its cells divide the frame evenly.
 
     Returns
     -------
@@ -159,9 +160,9 @@ def map_weights(
     inside: NDArray[np.bool_],
     smooth: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
-    """What the smoothed map of inspected cells is multiplied by.
+    """Factor for each pixel of the smoothed map of inspected cells.
 
-    0 outside; inside, what makes each pixel the mean of inspected cells alone, so that the map
+    It is 0 outside. Inside, it makes each pixel the mean of inspected cells alone, so that the map
     does not fade towards the outline.
 
     Parameters
@@ -184,9 +185,9 @@ def map_weights(
 def smoothing_matrix(cells: int, pixels: int, sigma: float) -> NDArray[np.float64]:
     """Bilinear upsampling followed by a Gaussian, as one matrix ``U``.
 
-    Both are linear and separable, so that a map ``m`` of cells becomes ``U m U^T``. Bilinear as
-    ``torch.nn.functional.interpolate`` with ``align_corners=False``; Gaussian as
-    ``scipy.ndimage.gaussian_filter``: cut at 4 sigma, mirrored at the border.
+    Both are linear and separable, so a map ``m`` of cells becomes ``U m U^T``. The upsampling is
+    that of ``torch.nn.functional.interpolate`` with ``align_corners=False``. The Gaussian is that
+    of ``scipy.ndimage.gaussian_filter``: cut off at 4 sigma and mirrored at the border.
 
     Returns
     -------
@@ -202,8 +203,8 @@ def interpolation_matrix(cells: int, places: NDArray[np.float64]) -> NDArray[np.
     Parameters
     ----------
     places
-        float64 ``[n]``, where to interpolate, in cells from the edge: cell ``i`` lies from ``i`` to
-        ``i + 1``.
+        float64 ``[n]``, the positions at which to interpolate, in cells from the edge: cell ``i``
+        lies from ``i`` to ``i + 1``.
 
     Returns
     -------
@@ -220,7 +221,7 @@ def interpolation_matrix(cells: int, places: NDArray[np.float64]) -> NDArray[np.
 
 
 def gaussian_matrix(pixels: int, sigma: float) -> NDArray[np.float64]:
-    """A Gaussian along an edge, cut at 4 sigma, mirrored: float64 ``[pixels, pixels]``."""
+    """Gaussian along an edge, cut off at 4 sigma and mirrored, float64 ``[pixels, pixels]``."""
     rows, reach = np.arange(pixels), int(4 * sigma + 0.5)
     steps = np.arange(-reach, reach + 1)
     kernel = np.exp(-0.5 * (steps / sigma) ** 2)

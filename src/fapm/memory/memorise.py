@@ -19,14 +19,15 @@ from fapm.memory.geometry import Grid, cells_by_patch
 
 @dataclass(frozen=True)
 class Budget:
-    """How many keys a layer may have.
+    """Number of keys that a layer may have.
 
     Attributes
     ----------
     shares
         per patch the keys of plain sampling.
     most
-        keys of all its patches together, whatever the sampling; None where only ``shares`` count.
+        largest number of keys of all its patches together, with any sampling; None if only
+        ``shares`` count.
     """
 
     shares: tuple[int, ...]
@@ -42,17 +43,17 @@ def budgets(
     max_keys: int | None = None,
     inside: Sequence[NDArray[np.bool_] | None] | None = None,
 ) -> list[Budget]:
-    """How many keys each layer may have.
+    """Number of keys that each layer may have.
 
     Parameters
     ----------
     sizes
         height and width of each layer's feature map, in cells.
     pictures
-        how many pictures' vectors ``ratio`` counts.
+        number of pictures whose vectors ``ratio`` counts.
     grid, ratio, max_keys
-        as in :class:`fapm.Config`. ``max_keys`` is shared out in proportion to what the layers, and
-        then their patches, would have without it.
+        as in :class:`fapm.Config`. ``max_keys`` is divided in proportion to the keys that the
+        layers, and then their patches, would have without it.
     inside
         per layer bool ``[H * W]``, the cells that are inspected; default: all.
 
@@ -103,15 +104,15 @@ def build_bank(
     vectors
         returns the vectors of a patch in all training pictures,
         as :func:`fapm.memory.patches.patch_vectors`,
-        float32 ``[N * V, C]``. It is called again whenever they are needed, so that one patch's
-        vectors are held at a time.
+        float32 ``[N * V, C]``. It is called again whenever they are needed, so that the vectors of
+        only one patch are held at a time.
     size
         height and width of the layer's feature map, in cells.
     grid, sampling, distance_unit, far_threshold
         as in :class:`fapm.Config`.
     inside
-        bool ``[H * W]``, the cells that are inspected; default: all. ``vectors`` is not called for
-        a patch without any, which gets no keys.
+        bool ``[H * W]``, the cells that are inspected; default: all. A patch without any gets no
+        keys, and ``vectors`` is not called for it.
     """
     height, width = size
     cells = cells_by_patch(height, width, grid, inside)

@@ -1,4 +1,4 @@
-"""From feature maps to the vectors that are memorised and compared (paper, section 2.1)."""
+"""Turn feature maps into the vectors that are memorised and compared (paper, section 2.1)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fapm.memory import geometry
 def aggregate(features: Tensor) -> Tensor:
     """Make each cell aware of its 3 x 3 neighbourhood by average pooling.
 
-    The paper calls the vectors "locally aware"; the authors' code pools with stride 1 and padding
-    1, zeros counted, on each feature map, and so does this.
+    The paper calls the vectors "locally aware". The authors' code pools each feature map with
+    stride 1 and padding 1 and counts the zeros of the padding. This function does the same.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def aggregate(features: Tensor) -> Tensor:
 def concatenate_layers(features: list[Tensor]) -> Tensor:
     """Upsample coarser maps to the finest and concatenate channels, as PatchCore does.
 
-    This is what the paper's layer-wise memory avoids; it serves the ablation (Table 2, A and B).
+    The paper's layer-wise memory avoids this. It serves the ablation (Table 2, A and B).
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def concatenate_layers(features: list[Tensor]) -> Tensor:
 
 
 def side_by_side(features: Tensor, tiling: tuple[int, int]) -> Tensor:
-    """The maps of a frame's tiles as one map.
+    """Join the maps of a frame's tiles to one map.
 
     Parameters
     ----------

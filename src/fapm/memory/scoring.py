@@ -1,4 +1,4 @@
-"""From distances to an anomaly map and an image score (paper, section 2.3)."""
+"""Turn distances into an anomaly map and an image score (paper, section 2.3)."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def unify(distances: list[Tensor], indices: list[Tensor]) -> Tensor:
 
 
 def fill_ranks(distances: Tensor) -> Tensor:
-    """Stand-ins for keys that are not there: a missing rank takes the last one present.
+    """Replace missing ranks by the last one present.
 
-    A patch may have fewer keys than ``b``; one without any (possible in leave-one-out only)
+    A patch may have fewer keys than ``b``. A patch without any (possible in leave-one-out only)
     counts as distance 0, since nothing is known there.
     """
-    # NaN stays: what a broken encoder gives must not pass for normal.
+    # NaN stays: the output of a broken encoder must not pass for normal.
     missing = distances.isposinf()
     last = torch.where(missing, 0.0, distances).amax(dim=-1, keepdim=True)
     return torch.where(missing, last, distances)
 
 
 def image_score(unified: Tensor, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Score of each picture and the cell it comes from.
+    """Score of each picture, and the cell from which it comes.
 
-    At the cell with the largest unified distance ``N_b`` are the ``b`` nearest distances, and
+    The worst cell has the largest unified distance. With its ``b`` nearest distances ``N_b``,
     ``score = (1 - max softmax(N_b)) * N_b[0]``: a worst cell whose nearest key stands apart from
     the next ones scores less. With ``b = 1`` the score is the distance itself.
 
-    With ``levels`` those choose the cell, and stand for ``N_b[0]`` in the score: smoothed
-    distances, so that a single cell which nothing around it confirms does not decide.
+    If ``levels`` are given, they choose the cell and replace ``N_b[0]`` in the score. They are
+    smoothed distances, so that a single cell that its neighbours do not confirm does not decide.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def anomaly_map(unified: Tensor, size: tuple[int, int], smooth: tuple[Tensor, Te
     Parameters
     ----------
     unified
-        float ``[B, H * W, b]``; the nearest distance of each cell is what counts.
+        float ``[B, H * W, b]``; only the nearest distance of each cell is used.
     size
         ``H, W``.
     smooth

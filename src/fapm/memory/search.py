@@ -1,4 +1,4 @@
-"""The search for the nearest keys, as the paper describes it (section 2.3)."""
+"""Search for the nearest keys, as the paper describes it (section 2.3)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def nearest_keys(
     features
         aggregated, float32 ``[B, C, H, W]``.
     count
-        ``b``: how many nearest keys.
+        ``b``, the number of nearest keys.
     radius
-        patches up to this far away are searched too.
+        patches up to this many patches away are searched too.
     without_pictures
-        per row of the batch a training picture whose keys do not count, for leave-one-out.
+        per row of the batch, a training picture whose keys do not count, for leave-one-out.
 
     Returns
     -------
@@ -64,9 +64,9 @@ def nearest_keys(
 def pairwise_squared(queries: Tensor, keys: Tensor) -> Tensor:
     """Squared Euclidean distances ``[Q, k]`` of ``queries [Q, C]`` to ``keys [k, C]``.
 
-    Both are moved by the keys' mean first: distances stay, norms shrink, and
-    ``|q|^2 + |k|^2 - 2qk`` keeps its digits where a query lies close to a key. What is left of a
-    distance by rounding alone is 0: a picture equals its copy.
+    The mean of the keys is subtracted from both first. Distances stay the same, norms shrink, and
+    ``|q|^2 + |k|^2 - 2qk`` keeps its digits where a query lies close to a key. A distance that is
+    not larger than rounding is set to 0, so that a picture equals its copy.
     """
     centre = keys.mean(dim=0)
     queries, keys = queries - centre, keys - centre

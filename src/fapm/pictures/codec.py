@@ -23,45 +23,7 @@ from PIL import Image
 
 from fapm.errors import ImageError
 from fapm.pictures import decoding
-from fapm.pictures.resize import (
-    Interpolation,
-    crop_window,
-    prepare,
-    prepare_mask,
-    resize_image,
-    resize_mask,
-    restore_map,
-    rotate,
-)
 from fapm.pictures.rgb import Rgb, grey_to_rgb, over_black, to_rgb
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "MAX_PIXELS",
-    "Decoded",
-    "Interpolation",
-    "Picture",
-    "as_image",
-    "crop_window",
-    "encode_jpeg",
-    "encode_png",
-    "is_path",
-    "is_picture",
-    "lasting",
-    "name_of",
-    "prepare",
-    "prepare_mask",
-    "read",
-    "read_image",
-    "read_levels",
-    "read_reduced",
-    "read_size",
-    "resize_image",
-    "resize_mask",
-    "restore_map",
-    "rotate",
-    "several",
-]
 
 MAX_PIXELS = 200_000_000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -85,6 +47,12 @@ class Decoded:
     alpha_ignored: bool = False
     brightest: int | None = None
 
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Height and width of the whole picture, in those of ``pixels``, which may be reduced."""
+        factor = max(1, round(self.height / len(self.pixels)))
+        return self.height / factor, self.width / factor
+
 
 def is_path(picture: object) -> bool:
     """Whether it names a file: a string or anything that is a path, such as ``os.DirEntry``."""
@@ -100,7 +68,7 @@ def is_picture(picture: object) -> bool:
     if is_path(picture) or isinstance(picture, (bytes, bytearray, memoryview, Image.Image)):
         return True
     if isinstance(picture, np.ndarray):
-        return picture.ndim < 4 and picture.dtype.kind not in "UO"
+        return picture.ndim == 0 or (picture.ndim < 4 and picture.dtype.kind not in "UO")
     return hasattr(picture, "read") or len(getattr(picture, "shape", ())) in (2, 3)
 
 
@@ -136,7 +104,7 @@ def lasting(picture: object) -> Any:
 
 
 def name_of(picture: object, name: str) -> str:
-    """What a picture is called: by its path or that of its file, or else ``name``."""
+    """The name of a picture: its path or that of its file, or else ``name``."""
     if is_path(picture):
         return os.fspath(cast("str", picture))
     attribute = "filename" if isinstance(picture, Image.Image) else "name"
@@ -197,7 +165,7 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ND
     ImageError
         The file is missing, empty, damaged, no picture, smaller than 2 x 2, of a sample type
         without a fixed range (float, signed, 32 bit), of a kind that is not decoded rightly, or has
-        more than `max_pixels` pixels. The size is judged from the header, before anything is
+        more than ``max_pixels`` pixels. The size is judged from the header, before anything is
         decoded.
     """
     return read(Path(path), max_pixels=max_pixels).pixels
@@ -206,11 +174,11 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ND
 def read_reduced(
     path: str | os.PathLike[str], edge: int, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """:func:`read_image` for what is going to be resized to `edge` pixels or less.
+    """:func:`read_image` for what is going to be resized to ``edge`` pixels or less.
 
     A JPEG is averaged to a half, or decoded at a quarter or an eighth, as long as both of its edges
-    keep `edge` pixels: several times as fast, with no change in accuracy (measured,
-    `docs/decisions.md`).
+    keep ``edge`` pixels: several times as fast, with no change in accuracy (measured,
+    ``docs/decisions.md``).
 
     Returns
     -------
@@ -245,7 +213,7 @@ def read_size(picture: object, name: str = "array") -> tuple[int, int]:
 
 
 def read_levels(path: str | Path) -> tuple[NDArray[Any], bool]:
-    """What a mask shows: one number for each pixel, 0 where it is black.
+    """Read a mask: one number for each pixel, 0 where it is black.
 
     Where all colours are black, the numbers of the palette count, or the transparency.
 
@@ -272,7 +240,7 @@ def read_levels(path: str | Path) -> tuple[NDArray[Any], bool]:
 def as_image(array: object, name: str = "array") -> NDArray[np.uint8]:
     """An array as :func:`read_image` would have returned it.
 
-    `array` is ``uint8``: grey ``[H, W]`` or ``[H, W, 1]``, RGB ``[H, W, 3]``, or RGBA
+    ``array`` is ``uint8``: grey ``[H, W]`` or ``[H, W, 1]``, RGB ``[H, W, 3]``, or RGBA
     ``[H, W, 4]``, which is laid over black. RGB is not copied when it is contiguous.
 
     Returns
@@ -282,7 +250,7 @@ def as_image(array: object, name: str = "array") -> NDArray[np.uint8]:
     Raises
     ------
     ImageError
-        Anything else; the message starts with `name`.
+        Anything else; the message starts with ``name``.
     """
     with _named(name):
         return _from_array(array).pixels

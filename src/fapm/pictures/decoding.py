@@ -45,7 +45,7 @@ def decode(
     convert: Callable[[Image.Image, int], _T],
     edge: int | None = None,
 ) -> tuple[_T, tuple[int, int]]:
-    """What ``convert`` makes of the picture in a file, and height and width of the whole picture.
+    """Decode a file: the result of ``convert``, and height and width of the whole picture.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def decode(
 def decode_opened(
     picture: Image.Image, max_pixels: int, convert: Callable[[Image.Image, int], _T]
 ) -> _T:
-    """What ``convert`` makes of a picture that Pillow has opened; it stays as it is.
+    """Apply ``convert`` to a picture that Pillow has opened; the picture stays as it is.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def check_size(size: tuple[int, int], max_pixels: float) -> None:
 
 
 def beyond_pillow_limit(action: Callable[[], _T]) -> _T:
-    """Run `action`; if Pillow's own limit on pixels stops it, once more without that limit.
+    """Run ``action``; if Pillow's own limit on pixels stops it, once more without that limit.
 
     Ours is an argument, Pillow's is one number for the whole process. It is lifted for the few
     pictures that need it, one at a time, so that the old number always comes back.

@@ -22,7 +22,7 @@ _ROUNDED = 0.5
 
 @dataclass(frozen=True)
 class Mask:
-    """Where a picture's defect is.
+    """The place of a picture's defect.
 
     Attributes
     ----------

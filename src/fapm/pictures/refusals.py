@@ -91,7 +91,7 @@ def _misread_png(picture: Image.Image) -> str:
 
 
 def kind_of(file: BinaryIO, unknown: bool) -> str | None:
-    """What a file that Pillow does not decode is, in a sentence; None: it may just be damaged.
+    """A sentence on a file that Pillow does not decode; None: it may just be damaged.
 
     ``unknown``: Pillow has said that it does not know its kind.
     """

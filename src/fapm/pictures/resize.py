@@ -10,12 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def prepare_mask(mask: NDArray[np.bool_], resize: int, crop: int | None) -> NDArray[np.bool_]:
-    """:func:`prepare` for a mask: ``bool [H, W]`` to ``bool [S, S]``, nearest neighbour."""
-    window = crop_window(resize, crop)
-    return np.ascontiguousarray(resize_mask(mask, resize, resize)[window, window])
-
-
 def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
     """A mask of another size, bool ``[height, width]``, nearest neighbour."""
     # EXACT samples at pixel centres, like the picture's own resize; plain NEAREST is half a pixel
@@ -46,34 +40,30 @@ def whole_factor(size: tuple[int, int], wanted: tuple[int, int]) -> int:
 
 
 def resize_image(
-    image: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation = "bicubic"
+    image: NDArray[np.uint8],
+    height: int,
+    width: int,
+    interpolation: Interpolation = "bicubic",
+    extent: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
     """``uint8 [H, W, 3]`` to a new ``uint8 [height, width, 3]``, antialiased when shrinking.
 
     Pictures far larger than needed are first averaged by :func:`whole_factor`. It takes half the
     time, and JPEG files that are decoded at a quarter or an eighth come averaged in the same way.
+
+    Parameters
+    ----------
+    extent
+        height and width of what is shown, in pixels of ``image``; default: all of them. Of a
+        picture that was averaged the last row and column may show less than a pixel.
     """
     picture = Image.fromarray(image)
+    rows, columns = extent or image.shape[:2]
     factor = whole_factor(image.shape[:2], (height, width))
     if factor > 1:
         picture = picture.reduce(factor)
-    return np.array(picture.resize((width, height), _FILTERS[interpolation]))
-
-
-def prepare(
-    image: NDArray[np.uint8], resize: int, crop: int | None, interpolation: Interpolation
-) -> NDArray[np.uint8]:
-    """The square frame the encoder sees: the whole picture squashed, then its centre.
-
-    `interpolation` is the encoder's own, see :class:`fapm.encoder.network.EncoderSpec`.
-
-    Returns
-    -------
-    ``uint8 [S, S, 3]`` with S = `crop`, or `resize` without a crop; contiguous.
-    """
-    window = crop_window(resize, crop)
-    resized = resize_image(image, resize, resize, interpolation)
-    return np.ascontiguousarray(resized[window, window])
+    shown = (0.0, 0.0, columns / factor, rows / factor)
+    return np.array(picture.resize((width, height), _FILTERS[interpolation], box=shown))
 
 
 def rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
@@ -83,7 +73,7 @@ def rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
 
     Returns
     -------
-    ``uint8 [H, W, 3]`` as `image`.
+    ``uint8 [H, W, 3]`` as ``image``.
     """
     height, width = image.shape[:2]
     centre = ((width - 1) / 2, (height - 1) / 2)
@@ -94,37 +84,14 @@ def rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
     return np.asarray(turned, np.uint8)
 
 
-def restore_map(
-    anomaly_map: NDArray[np.float32], height: int, width: int, resize: int, crop: int | None
-) -> NDArray[np.float32]:
-    """The way back from :func:`prepare`: a map of the frame in the picture's own geometry.
-
-    Bilinear. Outside a centre crop nothing was seen and the map is 0.
-
-    Returns
-    -------
-    ``float32 [height, width]`` for an `anomaly_map` of ``float32 [S, S]``.
-    """
-    window = crop_window(resize, crop)
-    # Bordered by its own edge, not by zeros: interpolation would fade the map along the crop.
-    border = (window.start, resize - window.stop)
-    whole = np.pad(anomaly_map, (border, border), mode="edge")
-    resized = cv2.resize(whole, (width, height), interpolation=cv2.INTER_LINEAR)
-    restored = np.zeros((height, width), np.float32)
-    seen = _scale_window(window, resize, height), _scale_window(window, resize, width)
-    restored[seen] = resized[seen]
-    return restored
+def resize_map(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """A map of another size, float32 ``[height, width]``, bilinear."""
+    resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.float32)
 
 
-def crop_window(resize: int, crop: int | None) -> slice:
-    """Where the centre crop begins and ends along one edge of the resized picture."""
-    size = resize if crop is None else crop
-    start = (resize - size) // 2
-    return slice(start, start + size)
-
-
-def _scale_window(window: slice, resize: int, edge: int) -> slice:
-    """The pixels of an edge of `edge` pixels whose centres fall in `window` of `resize`."""
+def scale_window(window: slice, resize: int, edge: int) -> slice:
+    """The pixels of an edge of ``edge`` pixels whose centres fall in ``window`` of ``resize``."""
 
     def first_centre(position: int) -> int:
         return -((resize - 2 * position * edge) // (2 * resize))  # ceil(position * scale - 0.5)

@@ -33,9 +33,9 @@ class Rgb:
 
 
 def to_rgb(picture: Image.Image, bits: int = 8) -> Rgb:
-    """What a decoded picture shows.
+    """Convert a decoded picture to RGB.
 
-    `bits` are those of a sample in the file. Of more than 8 the upper 8 are kept, whatever the
+    ``bits`` are those of a sample in the file. Of more than 8 the upper 8 are kept, whatever the
     content: the same grey is the same grey in every picture.
 
     Raises

@@ -1,4 +1,4 @@
-"""What people name as pictures: folders, files and arrays."""
+"""Sources of pictures, as people name them: folders, files and arrays."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _size(picture: Picture) -> tuple[int, int] | None:
 
 
 def picture_names(pictures: Sequence[Picture]) -> list[str]:
-    """What training pictures are called: files by their path below the folder they share.
+    """Names of training pictures: files by their path below the folder they share.
 
     A bundle thus says nothing of the machine it was made on, and is the same wherever the pictures
     lie. Arrays are called by their position.

@@ -1,1 +1,1 @@
-"""What people look at: heatmaps, charts, and one HTML page that holds both."""
+"""Reports for people: heatmaps, charts, and one HTML page that holds both."""

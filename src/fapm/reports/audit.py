@@ -1,12 +1,10 @@
-"""The report of an audit: the most unusual training pictures first, with their maps."""
+"""Report of an audit: the most unusual training pictures first, with their maps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from fapm.fitting.audit import Audit
 from fapm.inspection.prediction import Box
@@ -19,12 +17,12 @@ from fapm.reports.html import Report, ReportItem, write_report
 def write_audit(
     path: Path, audit: Audit, pictures: Sequence[Picture], max_pixels: int, top: int
 ) -> None:
-    """One page with the ``top`` pictures, and more if more stand out.
+    """Write one page with the ``top`` pictures, and with more if more stand out.
 
     Parameters
     ----------
     pictures
-        what was audited.
+        the audited pictures.
 
     Raises
     ------
@@ -89,12 +87,5 @@ def _item(audit: Audit, number: int, picture: Picture, max_pixels: int) -> Repor
 def _box(audit: Audit, number: int) -> Box:
     """Where the most unusual cell of a picture lies, in shares of the picture's edges."""
     cells = audit.found.cells[number]
-    row, column = np.unravel_index(cells.argmax(), cells.shape)
-    height, width = cells.shape
-    margin, seen = audit.config.seen
-    return Box(
-        margin + seen * float(column) / width,
-        margin + seen * float(row) / height,
-        seen / width,
-        seen / height,
-    )
+    shape = (cells.shape[0], cells.shape[1])
+    return Box(*audit.preparation.place(int(cells.argmax()), shape, audit.frames[number].traces))

@@ -1,8 +1,8 @@
 """Charts as inline SVG: no script, no library, nothing to load.
 
-Each is 360 units wide, so that its text is as large as drawn on a phone. Colours are the CSS
-variables of the page (``--good``, ``--defect``, ``--ink`` and so on), which is how one drawing
-serves light, dark and print.
+Each chart is 360 units wide, so that its text keeps its size on a phone. Colours are the CSS
+variables of the page (``--good``, ``--defect``, ``--ink`` and so on), so that one drawing serves
+light, dark and print.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _PANEL_HEIGHT = _BAR_HEIGHT + 18  # with its legend
 _PANEL_GAP = 8
 _CURVE_TOP, _CURVE_BOTTOM = 24, 232
 
-# Scores above this many times the way from the lowest to the threshold share one bin: defects that
-# are far off must not squash the region where verdicts are made.
+# Scores above this multiple of the way from the lowest to the threshold share one bin: defects that
+# are far off must not squash the region near the threshold.
 _REACH = 5.0
 
 
 @dataclass(frozen=True)
 class _Series:
-    """Scores that share a colour."""
+    """Scores that share a colour in the histogram."""
 
     name: str
     colour: str
@@ -45,7 +45,7 @@ class _Series:
 
 @dataclass(frozen=True)
 class _Bins:
-    """Bins of equal width from ``first * width``, and perhaps one more for all that lies above."""
+    """Bins of equal width from ``first * width``, and perhaps one more for all higher scores."""
 
     width: float
     first: int
@@ -62,7 +62,7 @@ class _Bins:
 
     @property
     def slots(self) -> float:
-        """Room on the axis in bins; a gap of one half sets the overflow bin apart."""
+        """Length of the axis in bins; a gap of one half sets the overflow bin apart."""
         return self.count + (2.5 if self.overflow else 0)
 
     def x(self, score: float) -> float:
@@ -82,7 +82,7 @@ class _Bins:
         return np.bincount(index, minlength=self.count + self.overflow)
 
     def bar(self, index: int) -> tuple[float, float, str]:
-        """Left and right edge, and the scores it stands for in words."""
+        """Left and right edge of a bar, and its scores in words."""
         if index == self.count:
             left, right = self.slot_x(self.count + 0.5), self.slot_x(self.count + 2.5)
             return left, right, f"above {_number(self.high, self.width)}"
@@ -98,10 +98,11 @@ def score_histogram(
     threshold: float,
     unsure_threshold: float,
 ) -> str:
-    """Where normal and inspected pictures score, with the thresholds; an SVG element.
+    """Draw the scores of normal and inspected pictures, with the thresholds; an SVG element.
 
-    Two panels share one axis: the normal pictures, left out one by one, above those inspected.
-    Defects far to the right are gathered in one bin that says so.
+    Two panels share one axis. The upper one shows the leave-one-out scores of the normal pictures,
+    the lower one the scores of the inspected pictures. Defects far to the right share one bin that
+    says so.
 
     Parameters
     ----------
@@ -110,13 +111,13 @@ def score_histogram(
     scores
         float64 ``[n]``, may be empty.
     labels
-        0 good, 1 defect, None unknown, for each of `scores`.
+        0 good, 1 defect, None unknown, for each of ``scores``.
     threshold, unsure_threshold
-        NaN where none is known.
+        NaN if not known.
 
     Returns
     -------
-    The empty string when there is no score at all.
+    The empty string if there is no score at all.
     """
     truth = np.array([-1 if label is None else label for label in labels], dtype=np.int64)
     captioned = {
@@ -155,20 +156,20 @@ def score_histogram(
         bottom + 36,
         "Score histogram",
         f"Number of pictures by score: {', '.join(told)}.",
-        # Words last, so that no line runs through them.
+        # Text is drawn last, so that no line runs through it.
         [*shapes, _score_axis(bins, bottom), *words],
     )
 
 
 def roc_chart(fpr: _Floats, tpr: _Floats, operating_point: tuple[float, float] | None) -> str:
-    """ROC curve; an SVG element.
+    """Draw a ROC curve; an SVG element.
 
     Parameters
     ----------
     fpr, tpr
         float64 ``[k]``, rising from 0 to 1.
     operating_point
-        false- and true-positive rate of the verdicts given, if there were any.
+        false- and true-positive rate of the given verdicts, if there were any.
     """
     words = "Share of defects caught against share of false alarms, for every threshold."
     marks = [_curve(fpr, tpr, 1.0), _line(_curve_x(0, 1), _curve_y(0), _curve_x(1, 1), _curve_y(1))]
@@ -185,7 +186,7 @@ def roc_chart(fpr: _Floats, tpr: _Floats, operating_point: tuple[float, float] |
 
 
 def pro_chart(fpr: _Floats, pro: _Floats) -> str:
-    """Per-region overlap up to a false-positive rate of 0.3; an SVG element.
+    """Draw the per-region overlap up to a false-positive rate of 0.3; an SVG element.
 
     Parameters
     ----------
@@ -201,7 +202,7 @@ def pro_chart(fpr: _Floats, pro: _Floats) -> str:
 
 
 def _round_ticks(low: float, high: float, most: int) -> list[float]:
-    """At most about `most` multiples of 1, 2 or 5 times a power of ten within the range."""
+    """Choose at most about ``most`` multiples of 1, 2 or 5 times a power of ten in the range."""
     step = _round_step((high - low) / most)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [number * step for number in range(first, last + 1)]
@@ -214,8 +215,8 @@ def _choose_bins(normal: _Floats, inspected: _Floats, thresholds: Sequence[float
     if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-30):
         margin = abs(low) / 10 or 1.0
         low, high = low - margin, high + margin
-    # Without thresholds the bulk of the pictures says where to look; and where most pictures
-    # inspected are far off, they are what there is to see.
+    # Without thresholds the bulk of the pictures determines the range. If most inspected pictures
+    # are far off, the range must include them.
     body = max(thresholds, default=float(np.quantile(np.append(normal, inspected), 0.75)))
     reach = low + _REACH * (body - low)
     if len(inspected):
@@ -229,7 +230,7 @@ def _choose_bins(normal: _Floats, inspected: _Floats, thresholds: Sequence[float
 
 
 def _bars(panel: Sequence[_Series], bins: _Bins, bottom: float) -> str:
-    """Stacked bars and their count axis."""
+    """Draw stacked bars and their count axis."""
     counts = np.stack([bins.counts(series.scores) for series in panel])  # [series, bins]
     totals = counts.sum(axis=0)
     scale = _BAR_HEIGHT / int(totals.max())
@@ -278,7 +279,7 @@ def _level_line(name: str, x: float, top: float, bottom: float) -> str:
 
 
 def _level_words(words: str, x: float, y: float) -> str:
-    # On the right unless the drawing ends there.
+    # The label stands on the right unless the drawing ends there.
     if x + 5 + _LETTER * len(words) < _RIGHT:
         return _text(x + 5, y, words, "start", "--ink")
     return _text(x - 5, y, words, "end", "--ink")
@@ -288,7 +289,7 @@ def _score_axis(bins: _Bins, y: float) -> str:
     parts = [_line(_LEFT, y, bins.x(bins.high), y, "--muted")]
     ticks = _round_ticks(bins.low, bins.high, 7)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else bins.width
-    # The overflow bin has its own words, which need room.
+    # The overflow bin has its own label, which needs room.
     end = _RIGHT - 90 if bins.overflow else _RIGHT
     for x, tick in ((bins.x(tick), tick) for tick in ticks):
         if x <= end:
@@ -320,13 +321,13 @@ def _curve_chart(
         parts += [_text(x, _CURVE_BOTTOM + 16, f"{tick:.0%}", "middle")]
     parts += marks
     parts.append(_text((_LEFT + _RIGHT) / 2, _CURVE_BOTTOM + 32, labels[0], "middle"))
-    # Above the axis and not sideways along it: it is meant to be read.
+    # The title stands above the axis, not sideways along it, so that it is easy to read.
     parts.append(_text(6, 12, labels[1], "start"))
     return _svg(name, _CURVE_BOTTOM + 36, title, words, parts)
 
 
 def _curve(x: _Floats, y: _Floats, x_max: float) -> str:
-    # Half a pixel is as fine as the eye sees; a pixel-wise curve may have a million corners.
+    # The eye sees no more than half a pixel; a pixel-wise curve may have a million corners.
     points = np.stack([_curve_x(x, x_max), _curve_y(y)], axis=1)  # [k, 2]
     points = np.round(points * 2) / 2
     points = points[np.append(True, (np.diff(points, axis=0) != 0).any(axis=1))]
@@ -370,13 +371,13 @@ def _text(x: float, y: float, words: str, anchor: str, colour: str = "--muted") 
 
 
 def _round_step(step: float) -> float:
-    """The smallest 1, 2 or 5 times a power of ten that is not below `step`."""
+    """The smallest 1, 2 or 5 times a power of ten that is not below ``step``."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= step * (1 - 1e-9))
 
 
 def _number(value: float, step: float) -> str:
-    """A multiple of `step` with no more digits than that needs."""
+    """Write a multiple of ``step`` with no more digits than it needs."""
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     if decimals > 4 or abs(value) >= 1e6:
         return f"{value:.3g}"

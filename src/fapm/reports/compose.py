@@ -1,4 +1,4 @@
-"""From predictions to a report."""
+"""Make a report from predictions."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def compose(
     notes: Sequence[str] = (),
     pictures: Sequence[NDArray[np.uint8]] | None = None,
 ) -> Report:
-    """What :func:`fapm.reports.html.write_report` shows of an evaluation.
+    """Make the report of an evaluation for :func:`fapm.reports.html.write_report`.
 
     Parameters
     ----------
     summary
         facts by their names: data set, encoder, fit time.
     notes
-        sentences to show besides those of the detector.
+        sentences to show in addition to those of the detector.
     pictures
-        arrays that stand for the samples' files, as in :func:`fapm.measure.evaluate.evaluate`.
+        arrays in place of the samples' files, as in :func:`fapm.measure.evaluate.evaluate`.
     """
     calibration = detector.fitted_.calibration
     items = []
@@ -91,5 +91,5 @@ def compose(
 
 
 def _name(path: Path) -> str:
-    """Folder and file: MVTec numbers its pictures anew in every folder."""
+    """Folder and file name: MVTec numbers its pictures anew in every folder."""
     return str(Path(path.parent.name) / path.name)

@@ -1,7 +1,7 @@
-"""Anomaly maps made visible, on one scale for every picture.
+"""Draw anomaly maps as heatmaps, on one scale for all pictures.
 
-The scale hangs on the threshold, never on the picture: a good part stays quiet however small its
-largest value is, and the same colour means the same in every picture.
+The scale depends on the threshold, never on the picture. So a good part is not painted, however
+small its largest value is, and a colour means the same in every picture.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fapm.inspection.prediction import Box
-from fapm.pictures.codec import resize_image
+from fapm.inspection.rendering import SATURATION, full_scale
+from fapm.pictures.resize import resize_image
 
 THUMBNAIL_EDGE = 256
-SATURATION = 2.0  # times the threshold: the colour no longer changes
 
 _STEPS = 512
-# Times the threshold, and how opaque the paint is there: nothing up to one half, hardly anything
-# while a map is normal, plain to see at the threshold, the picture still to be guessed above.
+# Multiples of the threshold, and the opacity of the paint there. It is 0 up to one half, small
+# while a map is normal, and clearly visible at the threshold; above it the picture still shows.
 _OPACITY = ((0.5, 0.75, 1.0, SATURATION), (0.0, 0.1, 0.6, 0.7))
 
 _CONTOUR = (255, 255, 255)
 _INSPECTED = (150, 190, 150)
-_TRUTH = (0, 229, 255)  # cyan: the one hue the ramp does not have
+_TRUTH = (0, 229, 255)  # cyan, which the colour ramp does not contain
 _CELL = (255, 255, 255)
 
 _CROP_CELLS = 5.0  # edge of a crop, in cells
@@ -38,11 +38,11 @@ _CROP_EDGE = 128
 def overlay(
     image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], threshold: float
 ) -> NDArray[np.uint8]:
-    """The map painted over its picture, with a contour around what is above the threshold.
+    """Paint the map over its picture, with a contour around the places above the threshold.
 
-    Nothing is painted up to half the threshold; the colour saturates at twice the threshold. If
-    the threshold is NaN, none being known, the scale ends at the map's own maximum instead and
-    there is no contour: such colours cannot be compared between pictures.
+    Up to half the threshold nothing is painted. The colour saturates at twice the threshold. If no
+    threshold is known (NaN), the scale ends at the map's own maximum and there is no contour. Such
+    colours cannot be compared between pictures.
 
     Parameters
     ----------
@@ -53,11 +53,10 @@ def overlay(
 
     Returns
     -------
-    uint8 ``[H, W, 3]``, RGB; `image` is not changed.
+    uint8 ``[H, W, 3]``, RGB; ``image`` is not changed.
     """
     known = not math.isnan(threshold)
-    anchor = threshold if known else float(anomaly_map.max()) / SATURATION
-    top = max(SATURATION * anchor, float(np.finfo(np.float32).tiny))
+    top = full_scale(anomaly_map, threshold)
     # Clipped before the division, which could overflow.
     share = np.clip(anomaly_map, 0, top) / np.float32(top)
     step = (share * (_STEPS - 1)).astype(np.intp)  # [H, W]
@@ -69,7 +68,7 @@ def overlay(
 
 
 def draw_mask_contour(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The ground truth as a thin cyan line, on a copy.
+    """Draw the outline of the ground truth as a thin cyan line, on a copy.
 
     Parameters
     ----------
@@ -84,7 +83,7 @@ def draw_mask_contour(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDAr
 
 
 def draw_inspected(image: NDArray[np.uint8], inspected: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The outline of what is inspected as a thin light line, on a copy.
+    """Draw the outline of the inspected area as a thin light line, on a copy.
 
     Parameters
     ----------
@@ -101,7 +100,7 @@ def draw_inspected(image: NDArray[np.uint8], inspected: NDArray[np.bool_]) -> ND
 
 
 def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
-    """A JPEG as uint8 ``[H, W, 3]``, RGB."""
+    """Decode a JPEG to uint8 ``[H, W, 3]``, RGB."""
     with Image.open(BytesIO(data), formats=("JPEG",)) as picture:
         return np.array(picture.convert("RGB"), dtype=np.uint8)
 
@@ -112,7 +111,7 @@ def thumbnails(
     mask: NDArray[np.bool_] | None,
     edge: int = THUMBNAIL_EDGE,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_] | None]:
-    """A picture, its map and its mask with their longer edge at most ``edge`` pixels.
+    """Shrink a picture, its map and its mask until their longer edge is at most ``edge`` pixels.
 
     Parameters
     ----------
@@ -121,8 +120,7 @@ def thumbnails(
 
     Returns
     -------
-    The same three as ``[h, w, 3]``, ``[h, w]`` and ``[h, w]``; what is small already is not
-    enlarged.
+    The same three as ``[h, w, 3]``, ``[h, w]`` and ``[h, w]``. Small pictures are not enlarged.
     """
     height, width = image.shape[:2]
     scale = min(1.0, edge / max(height, width))
@@ -138,7 +136,7 @@ def thumbnails(
 
 
 def crop_around(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """A square look at one cell of a picture and what surrounds it, the cell framed.
+    """Cut out a square around one cell of a picture, with a frame around the cell.
 
     Parameters
     ----------
@@ -149,7 +147,7 @@ def crop_around(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
     Returns
     -------
-    uint8 ``[128, 128, 3]``. Near the border the cell is off centre, since there is nothing beyond.
+    uint8 ``[128, 128, 3]``. Near the border of the picture the cell is off centre.
     """
     height, width = image.shape[:2]
     x, y, w, h = box.x * width, box.y * height, box.width * width, box.height * height
@@ -163,7 +161,7 @@ def crop_around(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     scale = _CROP_EDGE / edge
     first = round((x - left) * scale), round((y - top) * scale)
     last = round((x + w - left) * scale) - 1, round((y + h - top) * scale) - 1
-    # Dark below white, so that the frame shows on any part.
+    # A dark line lies below the white one, so that the frame is visible on any part.
     cv2.rectangle(crop, first, last, (0, 0, 0), 3)
     cv2.rectangle(crop, first, last, _CELL, 1)
     return crop
@@ -173,7 +171,7 @@ def _outline(
     image: NDArray[np.uint8], region: NDArray[np.bool_], colour: tuple[int, int, int]
 ) -> None:
     contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    # As thin to the eye in a whole picture as in a thumbnail.
+    # The line looks as thin in a whole picture as in a thumbnail.
     thickness = max(1, round(max(image.shape[:2]) / (1.5 * THUMBNAIL_EDGE)))
     cv2.drawContours(image, contours, -1, colour, thickness)
 
@@ -181,8 +179,9 @@ def _outline(
 def _paint() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Colour times opacity ``[STEPS, 3]``, and opacity ``[STEPS, 1]``, from 0 to saturation.
 
-    The middle of inferno, purple to yellow: its dark end would vanish on dark parts and its white
-    end on bright ones. It gets steadily brighter, so the colour-blind and prints in grey keep it.
+    The colours are the middle of inferno, from purple to yellow: its dark end would vanish on dark
+    parts and its white end on bright ones. They become steadily brighter, so they also work for the
+    colour-blind and in grey prints.
     """
     level = np.linspace(0, SATURATION, _STEPS)
     index = np.interp(level, (_OPACITY[0][0], SATURATION), (88, 226)).round().astype(np.uint8)

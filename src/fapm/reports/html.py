@@ -1,4 +1,4 @@
-"""One HTML page that holds everything a run has to say: nothing is loaded, nothing is run."""
+"""One HTML page with all results of a run; it loads no file and runs no script."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from fapm.bundle.calibration import Verdict
 from fapm.inspection.prediction import Box
+from fapm.inspection.rendering import SATURATION
 from fapm.pictures.codec import encode_jpeg
 from fapm.reports.charts import brief, pro_chart, roc_chart, score_histogram
-from fapm.reports.heatmap import SATURATION, crop_around, decode_jpeg, draw_mask_contour, overlay
+from fapm.reports.heatmap import crop_around, decode_jpeg, draw_mask_contour, overlay
 from fapm.reports.templates import render
 from fapm.system.files import make_directory, replaced_when_complete
 
@@ -59,19 +60,19 @@ class ReportItem:
     anomaly_map
         float32 ``[h, w]``, raw.
     percentile
-        share of the normal pictures that score lower, ``0 .. 100``; NaN if unknown.
+        percentage of the normal pictures that score lower, ``0 .. 100``; NaN if unknown.
     label
         0 good, 1 defect, None unknown.
     kind
-        of defect, as the data set calls it.
+        kind of defect, by its name in the data set.
     mask
-        bool ``[h, w]``, where the defect is.
+        bool ``[h, w]``, True in the defect.
     own_box
         the worst cell of this picture.
     reference_name, reference, reference_box
-        the nearest normal picture, a JPEG of it, and the cell in it that came closest.
+        the nearest normal picture, a JPEG of it, and its closest cell.
     reason
-        why the verdict is ``unsure`` whatever the score.
+        reason for which the verdict is ``unsure`` whatever the score.
     """
 
     name: str
@@ -91,7 +92,7 @@ class ReportItem:
 
     @property
     def outcome(self) -> Outcome | None:
-        """Verdict against label; None without a label."""
+        """Verdict compared with the label; None without a label."""
         if self.label is None:
             return None
         if self.verdict == "unsure":
@@ -107,7 +108,7 @@ class ReportItem:
 
 @dataclass(frozen=True)
 class Report:
-    """What one run found.
+    """Results of one run.
 
     Attributes
     ----------
@@ -116,15 +117,15 @@ class Report:
     normal_scores
         float64 ``[N]``, leave-one-out scores of the training pictures.
     threshold, unsure_threshold, map_threshold
-        levels of the image score and of the anomaly map; NaN where none is known.
+        levels of the image score and of the anomaly map; NaN if not known.
     failures
         source and one-line error of each picture that could not be inspected.
     metrics
-        by their names in the JSON output; None where labels or masks are missing.
+        values by their names in the JSON output; None if labels or masks are missing.
     roc, pro
         false-positive rate, and true-positive rate or overlap; float64 ``[k]`` each.
     notes
-        what the detector cannot promise, and what the fit chose; one sentence each.
+        limits of the detector and choices of the fit; one sentence each.
     """
 
     title: str
@@ -154,7 +155,7 @@ class _Card:
 
 @dataclass(frozen=True)
 class _Metric:
-    """One figure, for people."""
+    """One figure as shown to people."""
 
     label: str
     value: str
@@ -162,15 +163,15 @@ class _Metric:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write `report` as one self-contained page, whole or not at all; its folder is created.
+    """Write ``report`` as one self-contained page, whole or not at all; its folder is created.
 
-    Of more than ``MAX_PICTURES`` items those judged wrong, those that score highest and a sample
-    of the others get pictures; the rest are rows of a table.
+    If there are more than ``MAX_PICTURES`` items, pictures are shown only of wrongly judged items,
+    of the highest scores and of a sample of the others. The rest are rows of a table.
 
     Raises
     ------
     OutputError
-        `path` cannot be written; what was there before is untouched.
+        ``path`` cannot be written; an earlier file stays untouched.
     """
     # A file name need not be valid text on Linux, and a page has to be.
     page = _render(report).encode("utf-8", errors="replace")
@@ -231,7 +232,7 @@ def _card(item: ReportItem, map_threshold: float) -> _Card:
 
 
 def _charts(report: Report, items: Sequence[ReportItem]) -> list[tuple[str, Markup]]:
-    """Heading and drawing of histogram, ROC and PRO, as far as there is something to draw."""
+    """Heading and drawing of histogram, ROC and PRO, if there is something to draw."""
     scores = np.array([item.score for item in items], dtype=np.float64)
     labels = [item.label for item in items]
     histogram = score_histogram(
@@ -243,7 +244,7 @@ def _charts(report: Report, items: Sequence[ReportItem]) -> list[tuple[str, Mark
         charts.append(("ROC, by picture", roc_chart(*report.roc, point)))
     if report.pro is not None:
         charts.append(("PRO, by defect region", pro_chart(*report.pro)))
-    # Safe: a chart holds numbers and words of its own, nothing from outside.
+    # This is safe: a chart holds only numbers and words of its own, and no text from outside.
     return [(heading, Markup(chart)) for heading, chart in charts]
 
 
@@ -266,7 +267,7 @@ def _metric(name: str, value: float | None) -> _Metric:
 
 
 def _scale() -> str:
-    """The colours of the heatmaps from 0 to saturation, painted on grey by the same function."""
+    """Draw the colours of the heatmaps from 0 to saturation, on grey and by the same function."""
     grey = np.full((24, 400, 3), 128, dtype=np.uint8)
     levels = np.linspace(0, SATURATION, 400, dtype=np.float32)
     return _data_uri(overlay(grey, np.tile(levels, (24, 1)), math.nan))
@@ -278,7 +279,7 @@ def _data_uri(image: NDArray[np.uint8]) -> str:
 
 
 def _percentile(value: float) -> str:
-    """Where a picture stands among the normal ones, in words."""
+    """The percentile of a picture among the normal ones, in words."""
     if math.isnan(value):
         return "no normal pictures to compare with"
     # Rounding must not turn 'nearly all' into 'all'.

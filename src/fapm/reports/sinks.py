@@ -6,28 +6,26 @@ import csv
 import io
 import itertools
 import json
-import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any
 
-from fapm.bundle.calibration import Verdict
+from fapm.bundle.calibration import VERDICTS
 from fapm.errors import ImageError, OutputError
 from fapm.frames.preparation import Failure
 from fapm.inspection.prediction import Prediction
+from fapm.inspection.session import Sink
 from fapm.pictures import codec
+from fapm.plain import finite
 from fapm.reports.heatmap import draw_inspected, overlay
-from fapm.system.files import growing, replaced_when_complete
+from fapm.system.files import cut_name, growing, longest_name, replaced_when_complete
 from fapm.system.streams import print_text
 
 if TYPE_CHECKING:
     from fapm.detector import Detector
     from fapm.measure.evaluate import Evaluation
-
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 _COLUMNS = (
     "source",
@@ -39,9 +37,6 @@ _COLUMNS = (
     "regions",
     "compared_with",
 )
-
-# Takes results one by one.
-Sink: TypeAlias = "Callable[[Prediction | Failure], None]"
 
 
 def record(result: Prediction | Failure) -> dict[str, Any]:
@@ -141,7 +136,7 @@ def overlays(directory: Path, max_pixels: int, lost: Callable[[str], None]) -> S
         called with the reason where one cannot be made: the other results do not suffer.
     """
     taken: set[str] = set()
-    longest = _longest_name(directory)
+    longest = longest_name(directory)
 
     def write(result: Prediction | Failure) -> None:
         if isinstance(result, Failure):
@@ -183,29 +178,12 @@ def _free_name(source: Path, taken: set[str], longest: int) -> str:
     """
     stem = source.stem
     names = itertools.chain(
-        (_cut(stem, ".png", longest), _cut(f"{source.parent.name}_{stem}", ".png", longest)),
-        (_cut(stem, f"_{n}.png", longest) for n in itertools.count(2)),
+        (
+            cut_name(stem, ".png", longest),
+            cut_name(f"{source.parent.name}_{stem}", ".png", longest),
+        ),
+        (cut_name(stem, f"_{n}.png", longest) for n in itertools.count(2)),
     )
     name = next(name for name in names if name.casefold() not in taken)
     taken.add(name.casefold())
     return name
-
-
-def _cut(stem: str, ending: str, longest: int) -> str:
-    """A file's name of no more than `longest` bytes; what is too much of its stem is cut off."""
-    while len(os.fsencode(stem + ending)) > longest:
-        stem = stem[:-1]
-    return stem + ending
-
-
-def _longest_name(directory: Path) -> int:
-    """Bytes that the file system allows a name."""
-    try:
-        return os.pathconf(directory, "PC_NAME_MAX")
-    except (AttributeError, OSError, ValueError):  # AttributeError: Windows
-        return 255
-
-
-def finite(value: float) -> float | None:
-    """The value, or None where JSON has no number for it."""
-    return value if math.isfinite(value) else None

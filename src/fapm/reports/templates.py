@@ -1,4 +1,4 @@
-"""Pages from the templates beside this module."""
+"""Render pages from the templates beside this module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 
 def render(template: str, filters: dict[str, Callable[..., Any]], **values: Any) -> str:
-    """A page. ``style.css``, which templates include, gives all of them one look."""
+    """Render a page. All templates include ``style.css`` and so look alike."""
     environment = Environment(
         loader=FunctionLoader(_read),
         autoescape=True,

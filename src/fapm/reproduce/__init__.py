@@ -1,6 +1,6 @@
-"""The paper's tables and figures, made again on whatever data sets are there.
+"""The paper's tables and figures, made again on the available data sets.
 
-:mod:`~fapm.reproduce.published` is what was printed, :mod:`~fapm.reproduce.table1`,
-:mod:`~fapm.reproduce.table2` and :mod:`~fapm.reproduce.cost_model` are what is measured and counted
-here, :mod:`~fapm.reproduce.output` writes it down. Nothing else imports this package.
+:mod:`~fapm.reproduce.published` holds the printed figures. :mod:`~fapm.reproduce.table1`,
+:mod:`~fapm.reproduce.table2` and :mod:`~fapm.reproduce.cost_model` measure and count ours, and
+:mod:`~fapm.reproduce.output` writes them. Only the command line imports this package.
 """

@@ -1,4 +1,4 @@
-"""One data set after the other: fit, judge, keep the figures, and do not do it twice."""
+"""Measure one data set after the other, and keep the figures so that none is measured twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Job:
     Attributes
     ----------
     timed
-        whether speed is measured: not beside other jobs, which would take its time.
+        whether speed is measured. It is not measured beside other jobs, which would slow it down.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: its figures as plain JSON, or a line that says why there are none."""
+    """Result of a job: its figures as plain JSON, or a line with the reason for having none."""
 
     name: str
     figures: dict[str, Any] | None
@@ -75,15 +75,16 @@ def measure_all(
 ) -> Iterator[Outcome]:
     """Measure data sets, each kept in a file of ``folder`` as soon as it is done.
 
-    What an earlier run kept is taken as it is, provided it has been measured with the same version,
-    settings and runtime on the same files. A data set that cannot be measured is an outcome too.
+    The result of an earlier run is used again if it was measured with the same version, settings
+    and runtime on the same files. A data set that cannot be measured has an outcome too.
 
     Parameters
     ----------
     processes
-        data sets at a time; beyond 1 each runs in a process of its own, on its share of the cores.
+        number of data sets at a time. If it is above 1, each runs in a process of its own, on its
+        share of the cores.
     progress, remark
-        as for :meth:`fapm.Detector.fit`; of a single process only.
+        as for :meth:`fapm.Detector.fit`; called with a single process only.
 
     Raises
     ------
@@ -122,14 +123,13 @@ def measure(job: Job, progress: Progress, remark: Callable[[str], None]) -> dict
 
     Returns
     -------
-    plain JSON; ``fps_device`` and ``fps_wall`` as :func:`fapm.reproduce.data_sets.speed_stages`
-    says,
-    None unless ``job.timed``.
+    plain JSON. ``fps_device`` and ``fps_wall`` are defined by
+    :func:`fapm.reproduce.data_sets.speed_stages`, and are None unless ``job.timed``.
 
     Raises
     ------
     FapmError
-        It cannot be done.
+        The data set cannot be measured.
     """
     data = load_labelled(job.folder)
     detector = Detector(job.config, runtime=job.runtime)
@@ -158,7 +158,7 @@ def measure(job: Job, progress: Progress, remark: Callable[[str], None]) -> dict
 
 
 def fingerprint(job: Job, data: Dataset) -> str:
-    """What figures belong to: version, settings, runtime, and every file by name and content."""
+    """Digest of everything that figures depend on: version, settings, runtime and all files."""
     settings = job.config.model_dump(mode="json")
     if job.config.weights is not None and is_file(job.config.weights):
         settings["weights"] = _digest(Path(job.config.weights))
@@ -170,7 +170,7 @@ def fingerprint(job: Job, data: Dataset) -> str:
 
 
 def _digest(file: Path) -> str:
-    """Of a file's content; of one that cannot be read, nothing: measuring will say so."""
+    """Digest of a file's content. Measuring will report a file that cannot be read."""
     digest = hashlib.sha256()
     with suppress(OSError), file.open("rb") as stream:
         while block := stream.read(2**20):
@@ -183,7 +183,7 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def _read(folder: Path, job: Job, key: str) -> dict[str, Any] | None:
-    """What an earlier run kept, if it is this job's and, where speed is wanted, has it."""
+    """Result of an earlier run, if it belongs to this job and has the speed that is wanted."""
     try:
         record = json.loads(_path(folder, job.name).read_text("utf-8"))
         same = record.pop("key") == key
@@ -203,7 +203,7 @@ def _outcome(job: Job, progress: Progress, remark: Callable[[str], None]) -> Out
 
 
 def _in_processes(jobs: Sequence[Job], count: int) -> Iterator[Outcome]:
-    """Outcomes as they come. A process that dies is the outcome of its own job only."""
+    """Yield outcomes as they are ready. A process that dies affects the outcome of its job only."""
     threads = max(1, (os.cpu_count() or 1) // count)
     left = list(reversed(jobs))
     running: dict[Connection, tuple[Call[Outcome], Job]] = {}

@@ -1,9 +1,9 @@
-"""What a search costs, counted from shapes alone (paper, section 2.3, Comparison with PatchCore).
+"""Cost of a search, counted from shapes alone (paper, section 2.3, Comparison with PatchCore).
 
-PatchCore compares ``N_t`` cells of a picture with all ``N_V`` keys, ``N_V N_t`` distances. With a
-memory for each of ``N_p`` patches it is ``N_p (N_V / N_p) (N_t / N_p)``. And without layer-wise
-memory the coarse layer, upsampled to twice its height and width, is compared four times as often as
-it has cells; at the same ratio four times the keys are memorised as well.
+PatchCore compares ``N_t`` cells of a picture with all ``N_V`` keys, which are ``N_V N_t``
+distances. With a memory for each of ``N_p`` patches they are ``N_p (N_V / N_p) (N_t / N_p)``.
+Without layer-wise memory the coarse layer is upsampled to twice its height and width, so there are
+four times as many cells to compare. At the same ratio four times the keys are memorised as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FLOAT = 4  # bytes
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of Table 2: which parts of the method are on."""
+    """A row of Table 2, with the parts of the method that are on."""
 
     name: str
     what: str
@@ -33,7 +33,7 @@ class Variant:
     sampling: str
 
     def grid(self, grid: int) -> int:
-        """``G`` of this variant where the whole method has ``grid``."""
+        """``G`` of this variant if the whole method has ``grid``."""
         return grid if self.patch_wise else 1
 
 
@@ -49,18 +49,18 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What searching the memory takes, for one picture.
+    """Cost of searching the memory, for one picture.
 
     Attributes
     ----------
     keys
-        how many are memorised.
+        number of memorised keys.
     distances
-        how many pairs of a cell and a key are compared.
+        number of pairs of a cell and a key that are compared.
     operations
         multiply-adds of those comparisons: distances times channels.
     bytes
-        of the keys as float32: what is stored, and read for every picture.
+        size of the keys as float32, which are stored, and read for every picture.
     """
 
     keys: int
@@ -85,12 +85,12 @@ def expected_costs(
     grid: int,
     ratio: float,
 ) -> tuple[list[Cost], list[Cost]]:
-    """Least and most that a variant costs, per memory bank, before anything is fitted.
+    """Least and largest cost of a variant, per memory bank, before any fit.
 
-    Near-far keeps between ``K`` and ``2 K`` keys of a patch, as the data have it. Everything else
-    has one answer: equal-radius moves keys between patches, which costs the same where ``grid``
-    divides the map (elsewhere plain shares are counted); only where plain shares are less than its
-    least for each patch does it keep more.
+    Near-far sampling keeps between ``K`` and ``2 K`` keys of a patch, depending on the data. All
+    others have one cost. Equal-radius sampling moves keys between patches, which costs the same if
+    ``grid`` divides the map (otherwise plain shares are counted). It keeps more keys only if plain
+    shares are below its minimum for each patch.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def expected_costs(
 
 
 def fitted_costs(banks: Sequence[MemoryBank], radius: int = 0) -> list[Cost]:
-    """What searching these memory banks costs, per bank."""
+    """Cost of searching these memory banks, per bank."""
     costs = []
     for bank in banks:
         channels = bank.keys.shape[1]
@@ -125,12 +125,12 @@ def fitted_costs(banks: Sequence[MemoryBank], radius: int = 0) -> list[Cost]:
 
 
 def total(costs: Sequence[Cost]) -> Cost:
-    """Of all memory banks together."""
+    """Cost of all memory banks together."""
     return sum(costs, Cost(0, 0, 0, 0))
 
 
 def concatenated(shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
-    """``C, H, W`` of all layers upsampled to the finest and put behind each other."""
+    """``C, H, W`` of all layers upsampled to the finest and concatenated."""
     height, width = max((shape[1:] for shape in shapes), key=math.prod)
     return sum(shape[0] for shape in shapes), height, width
 

@@ -1,4 +1,4 @@
-"""The cost model as a table: what a search of each variant takes, before anything is fitted."""
+"""The cost model as a table: the cost of a search with each variant, before any fit."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ COLUMNS = (
 
 
 def cost_table(config: Config, pictures: int) -> Document:
-    """Keys, distances and operations of A to F for an encoder and a number of good pictures.
+    """Compute keys, distances and operations of A to F for an encoder and a number of pictures.
 
-    Only the shapes of its feature maps matter, so that no trained weights are needed.
+    Only the shapes of its feature maps matter, so no trained weights are needed.
 
     Raises
     ------
     ConfigError
         ``pictures`` is not positive.
     EncoderError
-        There is no such encoder or layer.
+        The encoder or a layer does not exist.
     """
     if pictures < 1:
         raise ConfigError(f"pictures: {pictures} is not at least 1")

@@ -1,4 +1,4 @@
-"""Data sets below a root, and what a detector makes of one."""
+"""Find the data sets below a root, and measure a detector on one of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fapm.measure.timing import Stage
 from fapm.pictures.sources import Picture
 from fapm.system.paths import is_directory
 
-# Frames that speed is measured on, in turn.
+# Number of frames on which speed is measured, in turn.
 _FRAMES = 4
 
 _PAPERS_ENCODER = "wide_resnet50_2"
@@ -31,7 +31,7 @@ def find_data_sets(root: Path) -> dict[str, Path]:
     Raises
     ------
     DatasetError
-        There is no such folder, none with ``train/good``, or two of one name.
+        The folder does not exist, no folder has ``train/good``, or two have the same name.
     """
     if not is_directory(root):
         raise DatasetError(f"{root}: no such folder; check the path")
@@ -55,12 +55,12 @@ def find_data_sets(root: Path) -> dict[str, Path]:
 
 
 def load_labelled(folder: Path) -> Dataset:
-    """A data set with something to judge.
+    """Load a data set that has pictures to judge.
 
     Raises
     ------
     DatasetError
-        It has not both good and defective test pictures; or as
+        It lacks good or defective test pictures; also as
         :func:`fapm.datasets.loading.load_dataset`.
     """
     data = load_dataset(folder, "mvtec")
@@ -74,7 +74,7 @@ def load_labelled(folder: Path) -> Dataset:
 
 
 def scale_warning(config: Config) -> list[str]:
-    """A sentence on image scores that depend on the size of an encoder's features, or none."""
+    """A warning if image scores depend on the magnitude of an encoder's features, or none."""
     own_scale = config.distance_unit == "one" and config.neighbours > 1
     if not own_scale or config.encoder.startswith(_PAPERS_ENCODER):
         return []
@@ -86,11 +86,11 @@ def scale_warning(config: Config) -> list[str]:
 
 
 def speed_stages(detector: Detector, files: Sequence[Path]) -> dict[str, Stage]:
-    """What is timed of a detector, in the two meanings that FPS has in the authors' code.
+    """Timed stages of a detector, in the two meanings that FPS has in the authors' code.
 
-    ``device`` is a frame through the graph, encoder to image score (and map, which is part of our
-    graph and not of what they time). ``wall`` goes from a file, decoded and resized, to score and
-    smoothed map.
+    ``device`` is the time of a frame in the graph, from encoder to image score. It includes the
+    map, which is part of our graph; the authors do not time it. ``wall`` is the time from a file,
+    which is decoded and resized, to the score and the smoothed map.
     """
     chosen, frames = _readable(detector, files)
     frame, file = cycle(frames), cycle(chosen)
@@ -101,7 +101,7 @@ def speed_stages(detector: Detector, files: Sequence[Path]) -> dict[str, Stage]:
 
 
 def encoder_stage(detector: Detector, files: Sequence[Path]) -> Stage:
-    """A frame through the encoder alone."""
+    """Timed stage of a frame in the encoder alone."""
     frame = cycle(_readable(detector, files)[1])
     encoder = open_encoder(detector.fitted_.encoder, detector.runtime)
     return Stage(lambda: encoder.features([next(frame)]))
@@ -112,8 +112,7 @@ def _readable(
 ) -> tuple[list[Picture], list[NDArray[np.uint8]]]:
     return readable_frames(
         files,
-        detector.config,
-        detector.fitted_.encoder.spec.interpolation,
+        detector.fitted_.preparation,
         count=_FRAMES,
         max_pixels=detector.max_pixels,
     )

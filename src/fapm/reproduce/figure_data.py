@@ -1,4 +1,4 @@
-"""What the paper's figures show, measured on data sets of one's own."""
+"""Data of the paper's figures, measured on the user's own data sets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from fapm.encoder.weights import create_encoder
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder
 from fapm.errors import DatasetError, ImageError
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.layout import layout_of
+from fapm.frames.preparation import Frame, Preparation
 from fapm.measure.evaluate import evaluate
 from fapm.measure.timing import take_turns
 from fapm.memory.coreset import GreedyCoreset
@@ -39,11 +40,11 @@ from fapm.training.spool import Spool
 # Fig. 1: turns of each meaning of FPS, of four frames.
 _ROUNDS = 10
 
-# Fig. 3: the paper's K, and vectors that are laid out at most (t-SNE of all takes a minute).
+# Fig. 3: the paper's K, and the largest number of vectors laid out (t-SNE of all takes a minute).
 KEYS = 10
 _LAID_OUT = 1000
 
-# Fig. 4: defects at least, where there are as many; and edge of the pictures.
+# Fig. 4: least number of defects, if there are as many, and edge of the pictures.
 _DEFECTS = 4
 _EDGE = 384
 
@@ -52,7 +53,7 @@ _EDGE = 384
 class Measured:
     """A detector on one data set: image AUROC in percent, and milliseconds a frame.
 
-    ``device_ms`` counts the graph alone, ``wall_ms`` everything from file to verdict and map.
+    ``device_ms`` is the time of the graph alone, ``wall_ms`` that from file to verdict and map.
     """
 
     image_auroc: float
@@ -77,15 +78,15 @@ class Cluster:
     Attributes
     ----------
     row, column
-        of the patch.
+        position of the patch.
     places
         vectors laid out in the plane by t-SNE, float32 ``[n, 2]``.
     distances
-        to each vector's nearest key, float32 ``[n]``.
+        distance of each vector to its nearest key, float32 ``[n]``.
     nearest
-        which vector that is, int64 ``[n]``.
+        number of the vector that is this key, int64 ``[n]``.
     keys
-        which vectors are keys, int64 ``[K]``.
+        numbers of the vectors that are keys, int64 ``[K]``.
     radius
         covering radius of the keys, over all vectors of the patch.
     """
@@ -101,7 +102,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Clusters:
-    """Fig. 3.
+    """Data of Fig. 3.
 
     Attributes
     ----------
@@ -110,9 +111,9 @@ class Clusters:
     radii
         covering radii of all patches with ``K`` keys, float64 ``[rows, columns]``.
     layer
-        the layer they are of.
+        name of their layer.
     pictures
-        how many good pictures the memory is of.
+        number of good pictures in the memory.
     """
 
     near: Cluster
@@ -132,9 +133,9 @@ class Example:
     picture, heatmap
         uint8 ``[h, w, 3]``.
     mask
-        bool ``[h, w]``; None where there is none.
+        bool ``[h, w]``; None if there is none.
     score
-        in parts of the threshold; NaN without one.
+        score divided by the threshold; NaN without a threshold.
     """
 
     kind: str
@@ -153,12 +154,12 @@ def measure(
     max_pixels: int = codec.MAX_PIXELS,
     progress: Progress = lambda stage, done, total: None,
 ) -> dict[str, Measured]:
-    """Accuracy and speed of detectors by their names, the latter measured in turns (Fig. 1).
+    """Measure accuracy and, in turns, speed of detectors; both by their names (Fig. 1).
 
     Raises
     ------
     DatasetError
-        The test pictures are not good ones and defects.
+        The test pictures do not include both good ones and defects.
     FapmError
         As :meth:`fapm.Detector.fit`.
     """
@@ -182,7 +183,7 @@ def measure(
 
 
 def points(measured: Sequence[Mapping[str, Measured]]) -> list[Point]:
-    """Means over data sets, on each of which the same detectors were measured."""
+    """Average over data sets on each of which the same detectors were measured."""
     return [
         Point(
             name,
@@ -202,11 +203,11 @@ def clusters(
     max_pixels: int = codec.MAX_PIXELS,
     progress: Progress = lambda stage, done, total: None,
 ) -> Clusters:
-    """Two patches' memories of the shallowest layer, laid out by t-SNE (Fig. 3).
+    """Lay out the memories of two patches of the shallowest layer by t-SNE (Fig. 3).
 
-    The far patch is the one with the largest covering radius at ``K`` keys, the near patch that at
-    the lower quartile. All of the config that concerns frames, encoder and grid counts; ``K`` is
-    :data:`KEYS`, as in the paper's figure.
+    The far patch has the largest covering radius at ``K`` keys, and the radius of the near patch is
+    the lower quartile. The settings of frames, encoder and grid are used; ``K`` is :data:`KEYS`, as
+    in the paper's figure.
 
     Raises
     ------
@@ -218,12 +219,8 @@ def clusters(
     encoder = create_encoder(config)
     runner = open_encoder(freeze(encoder, "fp32"), runtime)
     good = data.good
-    read = partial(
-        read_frame,
-        config=config,
-        interpolation=encoder.spec.interpolation,
-        max_pixels=max_pixels,
-    )
+    preparation = Preparation(layout_of(config), encoder.spec.interpolation)
+    read = partial(preparation.read, max_pixels=max_pixels)
     with Spool(len(good), config.grid) as spool, torch.inference_mode():
         for number, frame in enumerate(ordered_map(read, good)):
             progress("encode", number + 1, len(good))
@@ -264,10 +261,10 @@ def clusters(
 
 
 def examples(detector: Detector, data: Dataset) -> list[Example]:
-    """A good test picture, and of every kind of defect the first by name (Fig. 4).
+    """Choose a good test picture, and the first picture by name of every kind of defect (Fig. 4).
 
-    Of few kinds, several: :data:`_DEFECTS` in all, where there are as many. What cannot be read is
-    passed over.
+    If there are few kinds, several of each are chosen, up to :data:`_DEFECTS` in all. Unreadable
+    pictures are skipped.
 
     Raises
     ------
@@ -293,7 +290,7 @@ def examples(detector: Detector, data: Dataset) -> list[Example]:
 def _cluster(
     place: tuple[int, int], vectors: Tensor, keys: list[int], radius: float, seed: int
 ) -> Cluster:
-    """A patch's memory laid out; of many vectors every so-manieth, and all keys."""
+    """Lay out the memory of a patch: all keys, and an even sample of its vectors if many."""
     from sklearn.manifold import TSNE
 
     step = -(-len(vectors) // _LAID_OUT)
@@ -319,7 +316,7 @@ def _cluster(
 
 
 def _example(detector: Detector, sample: Sample) -> Example | None:
-    """None if the picture, or its mask, cannot be read."""
+    """Make an example; None if the picture, or its mask, cannot be read."""
     try:
         prediction = detector.predict(sample.path)
         whole = codec.read_image(sample.path, detector.max_pixels)

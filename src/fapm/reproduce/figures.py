@@ -1,7 +1,7 @@
 """The paper's figures, drawn for print: matplotlib, readable in grey and by the colour-blind.
 
-Equal data give equal bytes, PNG and SVG alike: nothing is dated, nothing is drawn at random. Fonts
-are matplotlib's own, and in an SVG they are outlines, so that it looks the same everywhere.
+Equal data give equal bytes, in PNG and SVG alike: no date is written and no random number is used.
+Fonts are matplotlib's own. In an SVG they are outlines, so that it looks the same everywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from fapm.reports.heatmap import SATURATION, overlay
+from fapm.inspection.rendering import SATURATION
+from fapm.reports.heatmap import overlay
 from fapm.reproduce import published
 from fapm.reproduce.figure_data import Cluster, Clusters, Example, Point
 from fapm.reproduce.published import Method
@@ -44,11 +45,11 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "fapm",
     "savefig.dpi": _DPI,
 }
-# Okabe and Ito's colours, made to be told apart by the colour-blind.
+# The colours of Okabe and Ito, which the colour-blind can tell apart.
 _INK, _GREY = "#222222", "#6b6b6b"
 _OURS, _NEAR, _FAR = "#D55E00", "#0072B2", "#D55E00"
 
-# Where a label may stand: points to the right and up of its mark, nearest first.
+# Possible positions of a label: points to the right and up of its mark, nearest first.
 _OFFSETS = [
     (dx * reach, dy * reach)
     for reach in (1, 2, 3, 4, 5)
@@ -66,14 +67,14 @@ class _Mark(NamedTuple):
 
 
 def figure1(ours: Sequence[Point], others: Mapping[str, Method], note: str) -> Figure:
-    """Frames a second against image AUROC, and below it both meanings of frames a second.
+    """Draw frames a second against image AUROC, and below it both meanings of frames a second.
 
-    Ours stand where the wall clock has them, since that is how the paper counts its own.
+    Our points show frames a second by the wall clock, as those of the paper do.
 
     Parameters
     ----------
     note
-        what a reader must know of how ours were measured.
+        a remark on how ours were measured.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure((_WIDTH, 4.6), layout="constrained")
@@ -106,7 +107,7 @@ def figure1(ours: Sequence[Point], others: Mapping[str, Method], note: str) -> F
 
 
 def figure3(shown: Clusters, name: str) -> Figure:
-    """Keys of a near patch at K, and of a far one at K and 2K, among what they stand for."""
+    """Draw the vectors and keys of a near patch at K keys, and of a far one at K and 2K."""
     with mpl.rc_context(_STYLE):
         figure = Figure((_WIDTH, 2.5), layout="constrained")
         grid, *panels = figure.subplots(1, 4, width_ratios=(0.92, 1, 1, 1))
@@ -132,7 +133,7 @@ def figure3(shown: Clusters, name: str) -> Figure:
 
 
 def figure4(examples: Sequence[Example], name: str) -> Figure:
-    """Pictures, ground truth and heatmaps, from top to bottom."""
+    """Draw pictures, ground truth and heatmaps, from top to bottom."""
     rows: list[tuple[str, Callable[[Example], NDArray[np.uint8]]]] = [
         ("picture", lambda e: e.picture)
     ]
@@ -142,7 +143,7 @@ def figure4(examples: Sequence[Example], name: str) -> Figure:
     with mpl.rc_context(_STYLE):
         edge = min(1.6, (_WIDTH - 0.8) / len(examples))
         shapes = {e.picture.shape[0] / e.picture.shape[1] for e in examples}
-        # Pictures of several shapes are centred in squares, for titles to be in line.
+        # Pictures of several shapes are centred in squares, so that the titles are in line.
         tallest = max(shapes) if max(shapes) - min(shapes) < 0.02 else 1.0
         width = max(4.0, edge * len(examples) + 0.8)  # no narrower than the note
         figure = Figure((width, edge * tallest * len(rows) + 0.7))
@@ -196,7 +197,7 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
 
 
 def _settle(figure: Figure) -> None:
-    """Lay a figure out for good. The solver's last digits vary, and names in an SVG with them."""
+    """Fix the layout. The solver's last digits vary, and with them the names in an SVG."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
@@ -205,7 +206,7 @@ def _settle(figure: Figure) -> None:
 
 
 def _draw_meanings(axes: Axes, ours: Sequence[Point]) -> None:
-    """For each detector a line from the wall clock's frames a second to the graph's alone."""
+    """Draw a line for each detector, from frames a second by the wall clock to the graph's."""
     lines = [("FAPM, its authors", published.FPS_WALL, published.FPS_DEVICE, _GREY)]
     lines += [(p.name, p.fps_wall, p.fps_device, _OURS) for p in ours]
     for row, (name, wall, device, colour) in enumerate(lines):
@@ -228,7 +229,7 @@ def _note(figure: Figure, text: str) -> None:
 
 
 def _label(figure: Figure, axes: Axes, marks: Sequence[_Mark]) -> None:
-    """A name beside each mark where it covers nothing, with a thin line if that is far off."""
+    """Write a name beside each mark where it covers nothing, with a thin line if it is far off."""
     renderer: Any = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     point = renderer.points_to_pixels(1)
     frame = axes.get_window_extent(renderer)
@@ -279,7 +280,7 @@ def _box(left: float, bottom: float, width: float, height: float) -> Bbox:
 
 
 def _common(one: Bbox, other: Bbox) -> float:
-    """Area of what two boxes share."""
+    """Area that two boxes share."""
     shared = Bbox.intersection(one, other)
     return _area(shared) if shared else 0.0
 
@@ -289,7 +290,7 @@ def _area(box: Bbox) -> float:
 
 
 def _draw_radii(axes: Axes, shown: Clusters) -> None:
-    """The covering radius of every patch, and which two are shown."""
+    """Draw the covering radius of every patch, and mark the two patches that are shown."""
     rows, columns = shown.radii.shape
     axes.spines[:].set_visible(False)
     axes.imshow(shown.radii, cmap="Greys", vmin=0, vmax=1.15 * shown.radii.max())
@@ -309,7 +310,7 @@ def _draw_radii(axes: Axes, shown: Clusters) -> None:
 def _draw_cluster(
     axes: Axes, cluster: Cluster, letter: str, title: str, colour: str, top: float
 ) -> PathCollection:
-    """Vectors joined with their keys, coloured by the distance, which is what colours mean."""
+    """Draw vectors joined to their keys; the colour shows the distance."""
     places, keys = cluster.places, cluster.places[cluster.keys]
     spokes = np.stack([places, places[cluster.nearest]], axis=1)
     axes.add_collection(LineCollection(list(spokes), colors="#d8d8d8", linewidths=0.25))
@@ -330,21 +331,21 @@ def _draw_cluster(
 
 
 def _centre(axes: Axes, height: int, width: int) -> None:
-    """A picture in the middle of a square of its longer edge."""
+    """Place a picture in the middle of a square of its longer edge."""
     edge = max(height, width)
     axes.set_xlim((width - edge) / 2 - 0.5, (width + edge) / 2 - 0.5)
     axes.set_ylim((height + edge) / 2 - 0.5, (height - edge) / 2 - 0.5)
 
 
 def _mask(example: Example) -> NDArray[np.uint8]:
-    """White where the defect is; a good part has none."""
+    """Draw the mask, white in the defect; a good part has none."""
     height, width = example.picture.shape[:2]
     mask = np.zeros((height, width), np.uint8) if example.mask is None else 255 * example.mask
     return np.repeat(mask.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def _draw_scale(figure: Figure, line: Sequence[Axes]) -> None:
-    """What the heatmap's colours mean, painted as the heatmap is, over grey."""
+    """Draw the scale of the heatmap's colours, painted over grey as the heatmap is."""
     height, width = 240, 24
     levels = np.linspace(SATURATION, 0, height, dtype=np.float32)[:, None].repeat(width, axis=1)
     grey = np.full((height, width, 3), 150, np.uint8)

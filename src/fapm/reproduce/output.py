@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV, JSON and HTML."""
+"""Write a table as Markdown, CSV, JSON and HTML."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Column:
     Attributes
     ----------
     key
-        of a row's value.
+        key of the value in a row.
     group
-        what several neighbouring columns belong to, e.g. one metric.
+        heading that several neighbouring columns share, e.g. one metric.
     digits
-        behind the point; None for text.
+        digits behind the point; None for text.
     beside
         key of a difference that stands in brackets behind the value.
     """
@@ -41,11 +41,11 @@ class Column:
 
     @property
     def full_label(self) -> str:
-        """The label where there is no line of groups above it."""
+        """The label for a table without a line of groups above it."""
         return f"{self.group}: {self.label}" if self.group else self.label
 
     def text(self, row: Mapping[str, Any]) -> str:
-        """A row's cell for people; ``-`` where there is no value."""
+        """Text of a row's cell; ``-`` if there is no value."""
         value = row.get(self.key)
         if value is None:
             return "-"
@@ -58,18 +58,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Document:
-    """A table and what is to be known about it.
+    """A table with its settings and notes.
 
     Attributes
     ----------
     heading
-        of the table.
+        heading of the table.
     facts
         settings, machine and date, by name.
     rows
-        values by column; ``error`` stands in the place of values, ``strong`` marks averages.
+        values by column; ``error`` replaces the values, and ``strong`` marks averages.
     notes
-        what a reader must know, one sentence each.
+        remarks for the reader, one sentence each.
     data
         everything, as plain JSON.
     """
@@ -83,7 +83,7 @@ class Document:
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self, row: Mapping[str, Any]) -> list[str]:
-        """A row's cells for people."""
+        """Texts of the cells of a row."""
         return [column.text(row) for column in self.columns]
 
 
@@ -107,7 +107,7 @@ def write(folder: Path, stem: str, document: Document) -> list[Path]:
 
 
 def as_markdown(document: Document) -> str:
-    """The document as Markdown; the table as GitHub reads it."""
+    """The document as Markdown, with a table in GitHub's form."""
     lines = [f"# {document.title}", ""]
     lines += [f"- {name}: {value}" for name, value in document.facts.items()]
     lines += ["", f"## {document.heading}", "", *markdown_table(document), ""]
@@ -145,7 +145,7 @@ def as_json(document: Document) -> str:
 
 
 def as_html(document: Document) -> str:
-    """One page that loads nothing, in light or dark as the reader's system has it."""
+    """One page that loads no file, light or dark according to the reader's system."""
     groups = [(group, len(list(c))) for group, c in groupby(document.columns, lambda c: c.group)]
     firsts = {sum(span for _, span in groups[:n]) for n, (label, _) in enumerate(groups) if label}
     return render(

@@ -1,6 +1,6 @@
-"""What the paper and its authors' log say, typed off: nothing here is measured by this project.
+"""Figures of the paper and of its authors' log, copied by hand; this project measured none of them.
 
-Percent throughout, as printed. Paper: arXiv 2211.07381, Tables 1 and 2.
+All figures are in percent, as printed. The paper is arXiv 2211.07381, Tables 1 and 2.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OBJECTS = (
 )  # fmt: skip
 CATEGORIES = (*TEXTURES, *OBJECTS)
 
-# What the averages of Table 1 are taken over. The paper prints the last.
+# Groups over which Table 1 averages. The paper prints the last.
 GROUPS = {"textures": TEXTURES, "objects": OBJECTS, "all": CATEGORIES}
 
 
@@ -73,7 +73,7 @@ PATCHCORE = {
 }
 
 # The authors' own log, from which their column is rounded. Runs were not seeded (wood 98.77 to
-# 99.30, toothbrush 99.72 to 100), so that it is not one run with Table 1.
+# 99.30, toothbrush 99.72 to 100), so the log and Table 1 are not from the same run.
 AUTHORS_LOG = {
     "carpet": Auroc(99.32, 98.88),
     "grid": Auroc(97.99, 97.74),
@@ -104,8 +104,8 @@ METHODS = {
     "FAPM": Method(Auroc(99.0, 98.0), 44.1),
 }
 
-# Two meanings of a frame per second in the authors' code: forward pass to image score on the GPU,
-# and wall clock with loading, resize and blur, which is what Table 1 prints.
+# Frames a second has two meanings in the authors' code: from forward pass to image score on the
+# GPU, and by the wall clock with loading, resize and blur. Table 1 prints the second.
 FPS_DEVICE = 112.0
 FPS_WALL = 44.1
 

@@ -1,4 +1,4 @@
-"""Table 1: every category of MVTec AD, beside what was published."""
+"""Table 1: every category of MVTec AD, beside the published figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _columns() -> Sequence[Column]:
 def table1(
     outcomes: Sequence[Outcome], config: Config, facts: Mapping[str, str], data: Mapping[str, Any]
 ) -> Document:
-    """The table: textures, objects, averages, and data sets that are not of MVTec AD."""
+    """Make the table: textures, objects, averages, and data sets that are not of MVTec AD."""
     by_name = {outcome.name: outcome for outcome in outcomes}
     ours = [_row(by_name[name]) for name in published.CATEGORIES if name in by_name]
     averages = [_average(group, names, by_name) for group, names in published.GROUPS.items()]
@@ -61,7 +61,7 @@ def table1(
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
-    """A category's figures, what was published of it, or what went wrong."""
+    """Row of a category: its figures beside the published ones, or its error."""
     row: dict[str, Any] = {"category": outcome.name}
     if outcome.figures is None:
         return {**row, "error": outcome.error}
@@ -72,7 +72,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def _average(group: str, names: Sequence[str], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """Means over what was measured; what was published is averaged over the same categories."""
+    """Means over the measured categories; published figures are averaged over the same ones."""
     rows = [_row(outcomes[name]) for name in names if name in outcomes]
     measured = {
         key: {row["category"]: row[key] for row in rows if row.get(key) is not None}
@@ -94,7 +94,7 @@ def _average(group: str, names: Sequence[str], outcomes: Mapping[str, Outcome]) 
 
 
 def _published(categories: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float | None]]:
-    """Per column and metric the mean of what was published over the metric's categories."""
+    """Mean of the published figures over the metric's categories, per column and metric."""
     return {
         name: {
             metric: getattr(published.average(column, names), metric) if names else None
@@ -105,7 +105,7 @@ def _published(categories: Mapping[str, Sequence[str]]) -> dict[str, dict[str, f
 
 
 def _for_people(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Percent, and how far it is above what was published."""
+    """Convert to percent, and add the difference to the published figure."""
     shown = dict(row, strong="group" in row)
     for key in _MEASURED:
         value = row.get(key)

@@ -1,4 +1,4 @@
-"""Table 2: what each part of the method does to accuracy and speed."""
+"""Table 2: the effect of each part of the method on accuracy and speed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _SPEEDS = ("fps", "fps_device")
 
 
 def variant_config(variant: Variant, config: Config) -> Config:
-    """``config`` with a variant's parts of the method, and nothing else, changed."""
+    """Change only the parts of the method in ``config`` to those of a variant."""
     return config.model_copy(
         update={
             "grid": variant.grid(config.grid),
@@ -121,14 +121,14 @@ def table2(
     facts: Mapping[str, str],
     data: Mapping[str, Any],
 ) -> Document:
-    """The table of one or several data sets' rows, with their means.
+    """Make the table of the rows of one or several data sets, with their means.
 
     Parameters
     ----------
     measured
-        what :func:`ablate` gave for each data set.
+        result of :func:`ablate` for each data set.
     failed
-        why others could not be used, by name.
+        reason for which others could not be used, by name.
     """
     means = _means(measured) if len(measured) > 1 else list(measured[0])
     shown = [row for rows in measured for row in rows]
@@ -174,7 +174,7 @@ def _judge(
 
 
 def _means(measured: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Over the data sets on which every variant worked, so that variants stay comparable."""
+    """Means over the data sets on which every variant worked, so that variants are comparable."""
     whole = [rows for rows in measured if not any("error" in row for row in rows)]
     means: list[dict[str, Any]] = []
     for number, variant in enumerate(VARIANTS):
@@ -194,7 +194,7 @@ def _means(measured: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, An
 
 
 def _for_people(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Percent and millions, and what the paper printed."""
+    """Convert to percent and millions, and add the figures of the paper."""
     shown = dict(row)
     if "error" not in row:
         for name in ("image", "pixel"):

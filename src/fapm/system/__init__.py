@@ -1,1 +1,1 @@
-"""What is asked of the operating system: files, streams, locks, threads and processes."""
+"""Requests to the operating system: files, streams, locks, threads and processes."""

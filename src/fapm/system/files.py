@@ -25,10 +25,10 @@ _SYNCED_EVERY = 1.0  # seconds of lines that a crash of the machine may cost
 
 @contextmanager
 def replaced_when_complete(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends well, and else vanishes.
+    """A new file that takes the place of ``path`` when the block ends well, and else vanishes.
 
-    Where `path` is a link it stays one, and what it leads to is replaced. The new file has the mode
-    of the old one, and its owner where that is permitted. A pipe or a device is written into.
+    Where ``path`` is a link it stays one, and what it leads to is replaced. The new file has the
+    mode of the old one, and its owner where that is permitted. A pipe or a device is written into.
 
     Raises
     ------
@@ -41,25 +41,50 @@ def replaced_when_complete(path: Path) -> Iterator[BinaryIO]:
             yield file
         return
     target = paths.followed(path)
-    # Not tempfile: its files are for their owner only, and results are there to be passed on.
-    unfinished = target.parent / f".fapm-{secrets.token_hex(8)}.tmp"
+    with _replaced(target, path, like=target) as file:
+        yield file
+
+
+def before_name(path: Path) -> Path:
+    """Where :func:`keep_before` keeps the file at `path`: ``part.before.fapm`` for ``part.fapm``.
+
+    It is beside the file itself: where `path` is a link, beside what that leads to.
+    """
+    target = paths.followed(path)
+    ending = f".before{target.suffix}"
+    return target.with_name(cut_name(target.stem, ending, longest_name(target.parent)))
+
+
+def keep_before(path: Path) -> Path | None:
+    """Copy the file at `path` to :func:`before_name`, for whoever is about to replace it.
+
+    What was kept there before is replaced; if that is a link, the link is, and not what it leads
+    to. The copy has the mode of the file, and its owner where that is permitted.
+
+    Returns
+    -------
+    the copy; None: there is no regular file to keep.
+
+    Raises
+    ------
+    OutputError
+        It cannot be kept; both files are what they were.
+    """
+    if not paths.is_file(path) or streams.is_stdout(path):
+        return None
+    target, kept = paths.followed(path), before_name(path)
     try:
-        with _opened(unfinished, "xb", path) as file:
-            yield file
-            file.flush()
-            with _writing(path):
-                os.fsync(file.fileno())
-        _take_over(target, unfinished)
-        _put_in_place(unfinished, target, path)
-    except BaseException:  # Ctrl-C too
-        with suppress(OSError):
-            unfinished.unlink()
-        raise
+        source = target.open("rb")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be kept as {kept}: {_reason(error)}") from error
+    with source, _replaced(kept, kept, like=target) as copy:
+        shutil.copyfileobj(source, copy)
+    return kept
 
 
 @contextmanager
 def growing(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """What takes lines into a file as they are made, and leaves them there whatever happens next.
+    """A writer that puts lines into a file as they are made, and never takes them back.
 
     A file that was there before keeps its content until the first line, and its place: links,
     mode and owner stay. A line that does not fit any more is not left there in part. A pipe or a
@@ -84,8 +109,23 @@ def growing(path: Path) -> Iterator[Callable[[bytes], None]]:
                 path.unlink()
 
 
+def longest_name(directory: Path) -> int:
+    """Bytes that the file system allows a name."""
+    try:
+        return os.pathconf(directory, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # AttributeError: Windows
+        return 255
+
+
+def cut_name(stem: str, ending: str, longest: int) -> str:
+    """A file's name of no more than `longest` bytes; what is too much of its stem is cut off."""
+    while stem and len(os.fsencode(stem + ending)) > longest:
+        stem = stem[:-1]
+    return stem + ending
+
+
 def make_directory(path: Path) -> None:
-    """Create `path` and what is above it.
+    """Create ``path`` and what is above it.
 
     Raises
     ------
@@ -132,7 +172,7 @@ def _refuse_closed(folder: Path, path: Path) -> None:
 
 
 class _NamedFile(io.FileIO):
-    """A file whose errors name `path`, under which people know it."""
+    """A file whose errors name ``path``, under which people know it."""
 
     def __init__(self, file: Path | int, mode: str, path: Path) -> None:
         self._path = path
@@ -198,6 +238,28 @@ class _GrowingFile:
 
 
 @contextmanager
+def _replaced(target: Path, path: Path, *, like: Path) -> Iterator[BinaryIO]:
+    """:func:`replaced_when_complete` at `target` itself; errors name `path`.
+
+    Owner and mode are those of `like`.
+    """
+    # Not tempfile: its files are for their owner only, and results are there to be passed on.
+    unfinished = target.parent / f".fapm-{secrets.token_hex(8)}.tmp"
+    try:
+        with _opened(unfinished, "xb", path) as file:
+            yield file
+            file.flush()
+            with _writing(path):
+                os.fsync(file.fileno())
+        _take_over(like, unfinished)
+        _put_in_place(unfinished, target, path)
+    except BaseException:  # Ctrl-C too
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
+@contextmanager
 def _opened(file: Path | int, mode: str, path: Path) -> Iterator[BinaryIO]:
     with io.BufferedWriter(_NamedFile(file, mode, path)) as buffered:
         yield cast(BinaryIO, buffered)
@@ -225,7 +287,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _take_over(old: Path, new: Path) -> None:
-    """Give `new` the owner, the group and the mode of `old`, as far as that is permitted."""
+    """Give ``new`` the owner, the group and the mode of ``old``, as far as that is permitted."""
     try:
         was = old.stat()
     except OSError:  # there is none

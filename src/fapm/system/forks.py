@@ -1,4 +1,4 @@
-"""What is made when it is first needed, whichever thread asks, and again in a forked child.
+"""Values that are made when first needed, by one thread, and again in a forked child.
 
 A forked child has the thread that forked and no other: pools without their threads, and locks that
 nobody will ever release. So locks here are free in a child, and what lived on threads is made anew.
@@ -18,7 +18,7 @@ Made = TypeVar("Made")
 
 
 class Renewed(Protocol):
-    """What has to be told that this is a forked child now."""
+    """Objects that have to be told that this is a forked child now."""
 
     def renew(self) -> None: ...
 
@@ -65,7 +65,7 @@ class Lock:
 
 
 class Once(Generic[Made]):
-    """What ``make`` gives, called by the first thread that asks; others wait for it.
+    """The result of ``make``, which the first thread that asks calls; others wait for it.
 
     After an error the next one to ask tries again.
     """

@@ -45,7 +45,7 @@ def needed_for(purpose: str, to_install: str) -> Iterator[None]:
 
 
 def import_problem(error: Exception, to_install: str | None = None) -> str | None:
-    """What is wrong with a library whose import raised ``error``; None: no import did.
+    """A line on a library whose import raised ``error``; None: no import did.
 
     Parameters
     ----------

@@ -31,24 +31,24 @@ else:
 def sole_writer(
     path: Path, *, read: bool = True, waiting: Callable[[str], None] = lambda line: None
 ) -> Iterator[Callable[[], None]]:
-    """Nobody else who asks here writes `path` before the block ends; they wait.
+    """Nobody else who asks here writes ``path`` before the block ends; they wait.
 
     Parameters
     ----------
     read
-        whether `path` is read in the block. Where it is only written, and somebody else has written
-        it while this one waited, what they wrote is not replaced.
+        whether ``path`` is read in the block. Where it is only written, and somebody else has
+        written it while this one waited, what they wrote is not replaced.
     waiting
         called with one line before this one waits.
 
     Yields
     ------
-    To be called before `path` is written: refuses if somebody who did not ask has written it.
+    To be called before ``path`` is written: refuses if somebody who did not ask has written it.
 
     Raises
     ------
     OutputError
-        `path` is not what it was; the message says what to do.
+        ``path`` is not what it was; the message says what to do.
     """
     before = paths.identity(path)
     with _locked(path, waiting):
@@ -67,7 +67,7 @@ def sole_writer(
 
 @contextmanager
 def _locked(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Hold a hidden file beside what `path` leads to; it is gone when nobody holds it."""
+    """Hold a hidden file beside what ``path`` leads to; it is gone when nobody holds it."""
     if paths.is_stream(path):
         yield
         return
@@ -97,7 +97,7 @@ def _locked(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
 def _take(beside: Path, path: Path) -> int | None:
     """An open descriptor of the file, which is locked; None: somebody else has it.
 
-    Where the file system has no locks it is as if nobody had it; `refuse_if_changed` is left.
+    Where the file system has no locks it is as if nobody had it; ``refuse_if_changed`` is left.
     """
     try:
         descriptor = _open(beside)

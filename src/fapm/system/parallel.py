@@ -83,3 +83,8 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
+
+
+def spread(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """At most so many of the items, evenly spread."""
+    return items[:: max(1, -(-len(items) // most))]

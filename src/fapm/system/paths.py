@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """Which file is at a path, and whether it was written since; see :func:`identity`."""
+    """Identity of the file at a path, and of its content; see :func:`identity`."""
 
     device: int
     number: int
@@ -52,7 +52,7 @@ def same(one: str | Path | int, other: str | Path | int) -> bool:
 
 
 def identity(path: str | Path) -> Identity | None:
-    """What differs once the file at this path is replaced or written; None: it is not there."""
+    """A value that changes when the file at this path is replaced or written; None: no file."""
     status = _status(path)
     if status is None:
         return None
@@ -60,7 +60,7 @@ def identity(path: str | Path) -> Identity | None:
 
 
 def followed(path: Path) -> Path:
-    """Where a link leads; the path itself if it is none. What it leads to need not exist."""
+    """The target of a link, which need not exist; the path itself if it is no link."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
 
 

@@ -40,7 +40,7 @@ class Call(Generic[Result]):
         sending.close()
 
     def result(self) -> Result:
-        """What the function returns, as soon as it does.
+        """The value that the function returns, as soon as it does.
 
         Raises
         ------

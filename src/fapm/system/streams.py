@@ -22,7 +22,7 @@ class ReaderGoneError(Exception):
 
 
 def plain(text: str) -> str:
-    """`text` as one line that does nothing to a terminal: control characters are escaped."""
+    """``text`` as one line that does nothing to a terminal: control characters are escaped."""
     return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
@@ -38,7 +38,7 @@ def print_line(text: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """`text` on standard output as it is. It has left this process when this returns.
+    """``text`` on standard output as it is. It has left this process when this returns.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def complain(line: str) -> None:
 
 
 def is_stdout(path: str | Path) -> bool:
-    """Whether `path` is where standard output goes, such as ``/dev/stdout``; never raises."""
+    """Whether ``path`` is where standard output goes, such as ``/dev/stdout``; never raises."""
     return paths.same(1, path)
 
 
@@ -96,7 +96,7 @@ def abandon_stdout() -> None:
 
 
 class StandardError(io.TextIOBase):
-    """What ``sys.stderr`` is at the moment; what cannot be written there is forgotten.
+    """The current ``sys.stderr``; text that cannot be written there is forgotten.
 
     Remarks must not end a run whose terminal was closed or whose log is on a full disk.
     """

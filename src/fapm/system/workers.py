@@ -58,7 +58,7 @@ class Task(Generic[Result]):
         return future is not None and future.done()
 
     def result(self) -> Result:
-        """What the work gives; raises what it raises."""
+        """The result of the work; raises what it raises."""
         future = self._future()
         return self._work() if future is None else future.result()
 

@@ -23,7 +23,7 @@ def layer_budgets(
     inside: Sequence[NDArray[np.bool_] | None] | None = None,
     layout: Layout | None = None,
 ) -> list[Budget]:
-    """How many keys layers of ``H, W`` cells may have once ``pictures`` are memorised.
+    """The largest number of keys of layers of ``H, W`` cells, with ``pictures`` memorised.
 
     A frame of ``T`` tiles has ``T`` times the vectors, and so many the fewer pictures count: more
     keys than a whole picture has did not make tiles any better (measured, ``docs/tiles.md``).

@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fapm.config import Config
 from fapm.memory.bank import MemoryBank
 
 # Largest shift as a share of each edge, turn in degrees, and change of brightness and contrast.
 _SHIFT = 0.02
 _TURN = 2.0
 _LIGHT = 0.06
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The copies of each picture that are memorised with it.
+
+    Attributes
+    ----------
+    rotations
+        frames at equal angles, the upright one among them (``Config.rotations``).
+    augment
+        lightly disturbed copies (``Config.augment``).
+    """
+
+    rotations: int = 1
+    augment: int = 0
+    seed: int = 0
+
+    @classmethod
+    def of(cls, config: Config) -> Copies:
+        """Those that the config asks for."""
+        return cls(config.rotations, config.augment, config.seed)
+
+    @property
+    def rows(self) -> int:
+        """Frames of each picture: itself, turned, and its disturbed copies."""
+        return self.rotations + self.augment
+
+    @property
+    def counted(self) -> int:
+        """Frames of each picture that count for the ratio of keys: turned ones do not."""
+        return 1 + self.augment
+
+    def disturbed(self, pixels: NDArray[np.uint8], number: int) -> list[NDArray[np.uint8]]:
+        """:func:`augmented` for the picture with this number."""
+        return augmented(pixels, self.augment, (self.seed, number))
+
+
+NO_COPIES = Copies()
 
 
 def augmented(

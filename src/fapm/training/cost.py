@@ -1,4 +1,4 @@
-"""What a fit will take, said before it is taken."""
+"""Estimate of the time, memory and disk space of a fit, announced before it begins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from fapm.memory.coreset import PLAIN_VECTORS
 from fapm.memory.memorise import Budget
 from fapm.training import spool
 
-# Measured with benchmarks/growth.py on one core (AMD EPYC, AVX-512); twice as much is no surprise.
+# Measured with benchmarks/growth.py on one core (AMD EPYC, AVX-512); a fit may well take twice as
+# much.
 _BASE_BYTES = 600_000_000  # Python, torch, encoder and a batch
 _CALIBRATION_BYTES = 500_000_000  # distances and maps of leave-one-out
 _PICTURE_BYTES = 10_000  # thumbnail and name
@@ -20,7 +21,7 @@ _DISTANCE_SECONDS = 4e-9  # a distance of leave-one-out
 
 @dataclass(frozen=True)
 class Cost:
-    """What a fit takes: ``seconds`` in all, peak ``memory`` and temporary ``file`` in bytes."""
+    """Cost of a fit: ``seconds`` in all, peak ``memory`` and temporary ``file`` in bytes."""
 
     seconds: float
     memory: int
@@ -37,14 +38,14 @@ def expected_cost(
     shapes: Sequence[tuple[int, int, int]],
     budgets: Sequence[Budget],
 ) -> Cost:
-    """What fitting takes.
+    """Estimate the cost of a fit.
 
     Parameters
     ----------
     seconds_a_picture
-        from file to features, as measured on the first pictures.
+        time from file to features, as measured on the first pictures.
     shapes, budgets
-        per layer ``C, H, W`` and how many keys it may have.
+        per layer ``C, H, W``, and the number of keys that it may have.
     """
     seconds = pictures * seconds_a_picture
     widest = 0  # bytes of a patch's vectors
@@ -58,7 +59,7 @@ def expected_cost(
     file = spool.file_bytes(pictures, shapes)
     values = sum(channels * height * width for channels, height, width in shapes)
     held = 0 if file else 4 * pictures * values
-    # Vectors as read, centred, and for a moment once more.
+    # The vectors as read, their centred copy, and for a moment a third copy.
     working = max(3 * widest, _CALIBRATION_BYTES)
     return Cost(seconds, _BASE_BYTES + held + working + pictures * _PICTURE_BYTES, file)
 

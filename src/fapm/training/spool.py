@@ -1,4 +1,4 @@
-"""Where the features of all training pictures wait for the coreset: in memory, or in a file."""
+"""Keep the features of all training pictures for the coreset, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from fapm.memory.patches import patch_vectors
 
 # Features that take more bytes than this as float32 go to a file, as float16.
 MEMORY_LIMIT = 800_000_000
-# Pictures that are handed out at a time, and, from a file, the bytes of their features.
+# Number of pictures returned at a time, and the largest size of their features read from a file.
 _PICTURES = 512
 _BYTES = 2**28
-# What must stay free where the file lies.
+# Bytes that must stay free on the disk of the file.
 _SPARE = 2**28
 
 
@@ -37,27 +37,28 @@ class _Layer(Protocol):
 
 
 class Spool:
-    """Features of all training pictures, picture after picture in, patch after patch out.
+    """Features of all training pictures, written picture by picture and read patch by patch.
 
-    Up to :data:`MEMORY_LIMIT` they stay in memory as they came. More go to a temporary file as
-    float16, in the folder ``TMPDIR`` or the system's own. The file has no name (on Windows: is
+    Up to :data:`MEMORY_LIMIT` they stay in memory unchanged. More go to a temporary file as
+    float16, in the folder ``TMPDIR`` or the system's own. The file has no name (on Windows it is
     deleted when closed), so that nothing is left behind, however the process ends.
 
     Parameters
     ----------
     capacity
-        how many pictures there will be at most.
+        largest number of pictures.
     grid
         ``G``: patches along an edge, or rows and columns of them.
     inside
-        per layer bool ``[H * W]``, the cells that are inspected; default: all. Others may be lost.
+        per layer bool ``[H * W]``, the cells that are inspected; default: all. The features of
+        other cells may be dropped.
 
     Attributes
     ----------
     count
-        pictures so far.
+        number of pictures so far.
     shapes
-        ``C, H, W`` of each layer, once there is a picture.
+        ``C, H, W`` of each layer, set by the first picture.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Spool:
 
     @property
     def at_once(self) -> int:
-        """How many pictures to ask :meth:`pictures` for, at most."""
+        """Largest number of pictures to ask :meth:`pictures` for."""
         return self._at_once
 
     def append(self, features: Sequence[Tensor]) -> None:
@@ -99,9 +100,9 @@ class Spool:
         Raises
         ------
         OutputError
-            There is no room for the file, or it cannot be written.
+            The disk has no room for the file, or the file cannot be written.
         EncoderError
-            Features for a file lie beyond the range of float16.
+            Features to be written to a file lie beyond the range of float16.
         """
         if not self._layers:
             self._open(features)
@@ -118,7 +119,7 @@ class Spool:
         return self._layers[layer].pictures(start, stop)
 
     def select(self, rows: Sequence[int]) -> Spool | Rows:
-        """Some of the pictures, as if there were no others; ``rows`` ascend."""
+        """Select some of the pictures, as if there were no others; ``rows`` must ascend."""
         return self if len(rows) == self.count else Rows(self, rows)
 
     def _open(self, features: Sequence[Tensor]) -> None:
@@ -144,7 +145,7 @@ class Spool:
 
 
 class Rows:
-    """Some rows of a :class:`Spool`: what counts, and reads, are these alone."""
+    """Some rows of a :class:`Spool`: only these pictures are counted and read."""
 
     def __init__(self, spool: Spool, rows: Sequence[int]) -> None:
         self._spool, self._rows = spool, torch.tensor(rows)
@@ -152,32 +153,32 @@ class Rows:
 
     @property
     def at_once(self) -> int:
-        """How many pictures to ask :meth:`pictures` for, at most."""
+        """Largest number of pictures to ask :meth:`pictures` for."""
         return max(1, self._spool.at_once * self.count // self._spool.count)
 
     def patch_vectors(self, layer: int, patch: int) -> Tensor:
-        """As :meth:`Spool.patch_vectors`."""
+        """Do as :meth:`Spool.patch_vectors` for these rows."""
         vectors = self._spool.patch_vectors(layer, patch)  # [N V, C]
         by_picture = vectors.view(self._spool.count, -1, vectors.shape[-1])
         return by_picture[self._rows].flatten(0, 1)
 
     def pictures(self, layer: int, start: int, stop: int) -> Tensor:
-        """As :meth:`Spool.pictures`."""
+        """Do as :meth:`Spool.pictures` for these rows."""
         rows = self._rows[start:stop]
         first = int(rows[0])
         return self._spool.pictures(layer, first, int(rows[-1]) + 1)[rows - first]
 
 
 def file_bytes(pictures: int, shapes: Sequence[tuple[int, int, int]]) -> int:
-    """Size of the file for ``pictures`` with layers ``(C, H, W)``; 0 where memory will do."""
+    """Size of the file for ``pictures`` with layers ``(C, H, W)``; 0 if memory is enough."""
     values = pictures * sum(map(math.prod, shapes))
     return 2 * values if 4 * values > MEMORY_LIMIT else 0
 
 
 def folder() -> Path:
-    """Where the file goes: ``TMPDIR``, else what the system has for temporary files.
+    """Folder of the file: ``TMPDIR``, or else the system's folder for temporary files.
 
-    Python alone would go elsewhere in silence where ``TMPDIR`` cannot be used.
+    Python alone would silently use another folder if ``TMPDIR`` cannot be used.
 
     Raises
     ------
@@ -191,12 +192,12 @@ def folder() -> Path:
 
 
 def open_file(pictures: int, shapes: Sequence[tuple[int, int, int]]) -> RawIOBase:
-    """A file without a name and with room for :func:`file_bytes`.
+    """Open a file without a name that has room for :func:`file_bytes`.
 
     Raises
     ------
     OutputError
-        There is no room, or no file can be written.
+        The disk has no room, or no file can be written.
     """
     where, needed = folder(), file_bytes(pictures, shapes)
     try:
@@ -213,7 +214,7 @@ def open_file(pictures: int, shapes: Sequence[tuple[int, int, int]]) -> RawIOBas
 
 
 class _InMemory:
-    """One layer's features as they are, float32 ``[N, C, H, W]``."""
+    """Unchanged features of one layer, float32 ``[N, C, H, W]``."""
 
     def __init__(self, capacity: int, like: Tensor, cells: list[NDArray[np.int64]]) -> None:
         self._store = torch.empty(
@@ -232,7 +233,7 @@ class _InMemory:
 
 
 class _InFile:
-    """One layer's features in a file, float16, patch after patch: one is read in one go."""
+    """Features of one layer in a file, as float16; the vectors of a patch are contiguous."""
 
     def __init__(
         self,
@@ -249,7 +250,7 @@ class _InFile:
         for own in cells:
             self._starts.append(start)
             start += capacity * self._row(own)
-        # Kept: as many gaps as patches would be left in the heap otherwise, each of this size.
+        # This buffer is kept: otherwise each patch would leave a gap of this size in the heap.
         largest = max(map(len, self._cells))
         self._read_into = np.empty(capacity * largest * self._channels, np.float16)
 
@@ -281,7 +282,7 @@ class _InFile:
         return found.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)
 
     def _read(self, patch: int, start: int, stop: int) -> Tensor:
-        """A patch of some pictures, float16 ``[n, V, C]``, until the next is read."""
+        """Read a patch of some pictures, float16 ``[n, V, C]``; valid until the next call."""
         cells = self._cells[patch]
         count = (stop - start) * len(cells) * self._channels
         values = self._read_into[:count].reshape(stop - start, len(cells), self._channels)
@@ -295,7 +296,7 @@ class _InFile:
         return torch.from_numpy(values)
 
     def _row(self, cells: NDArray[np.int64]) -> int:
-        """Bytes of one picture's patch."""
+        """Size of one picture's patch in bytes."""
         return 2 * len(cells) * self._channels
 
 
@@ -306,7 +307,7 @@ def _write_all(file: RawIOBase, values: NDArray[np.float16]) -> None:
 
 
 def _bytes(values: NDArray[np.float16]) -> memoryview:
-    """Also of a patch of which nothing is inspected, and which has none."""
+    """The bytes of ``values``; none for a patch without an inspected cell."""
     return values.reshape(-1).view(np.uint8).data
 
 

@@ -1,6 +1,6 @@
 """Learning on the line: a memory bank takes in new normal pictures, or loses one.
 
-Not in the paper, which fits once. Of the old pictures nothing is needed but their keys.
+The paper does not have this, because it fits once. Only the keys of the old pictures are needed.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ def extend_bank(
 ) -> MemoryBank:
     """Memorise new normal pictures.
 
-    Without ``replace`` all keys stay, and the greedy choice goes on among the new vectors, from the
-    farthest. With it the choice is made again among keys and new vectors, from each patch's first
-    key on: what gives way are those closest to another key. Equal-radius sampling shares the keys
-    out among the patches as at fit; the others leave each patch its lead. The unit stays, so that
-    scores before and after can be compared.
+    Without ``replace`` all keys stay, and the greedy choice continues among the new vectors,
+    beginning with the farthest. With ``replace`` the choice is made again among keys and new
+    vectors, beginning with the first key of each patch: vectors closest to another key are dropped.
+    Equal-radius sampling divides the keys among the patches as at fit; with the other rules each
+    patch keeps its lead. The unit stays, so that scores before and after can be compared.
 
-    A patch's radius becomes a bound: no vector, old or new, is farther from its nearest key. (An
-    old one whose key gave way has its old radius, and the way from that key to the next.)
+    The radius of a patch becomes an upper bound: no vector, old or new, is farther from its nearest
+    key. (For an old vector whose key was dropped, the bound is the old radius plus the distance
+    from that key to the nearest key that stayed.)
 
-    Patches without a cell that is inspected stay as they are.
+    Patches without an inspected cell do not change.
 
     Parameters
     ----------
     vectors
-        returns the vectors of a patch in the ``n`` new pictures, float32 ``[n * V, C]``: those of
-        its ``V`` cells that are inspected. It is not called for a patch without any.
+        returns the vectors of a patch in the ``n`` new pictures, float32 ``[n * V, C]``, of its
+        ``V`` inspected cells. It is not called for a patch without any.
     more
-        per patch, how many keys it gets on top of those it has.
+        per patch, the number of keys that it gets in addition to its own.
     first
         number of the first new picture; the others follow.
     sampling
@@ -96,7 +97,7 @@ class _Patch(NamedTuple):
 
 
 def _rows(bank: MemoryBank, patch: int) -> slice:
-    """Where in the bank the keys of a patch are."""
+    """The positions in the bank of the keys of a patch."""
     return slice(int(bank.offsets[patch]), int(bank.offsets[patch + 1]))
 
 
@@ -170,7 +171,7 @@ def _share_out(
 
 
 def _bound(among: Tensor, keys: Tensor, old: int, radius: float) -> float:
-    """Most that any vector may be away from ``keys``; the first ``old`` ones had ``radius``."""
+    """Largest distance of a vector to ``keys``; the first ``old`` of the vectors had ``radius``."""
     distances = pairwise_squared(among, keys).amin(dim=1).sqrt()  # [k + n V]
     gone = radius + float(distances[:old].max())
     return max(gone, float(distances[old:].max())) if len(distances) > old else gone

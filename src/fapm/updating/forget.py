@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from fapm.bundle.fitted import Change, Fitted
 from fapm.errors import DatasetError
 from fapm.memory.bank import MemoryBank
 from fapm.memory.geometry import cells_by_patch
+from fapm.plain import finite, first_few
 from fapm.updating.probe import score_factors
 
 _NAMED = 5  # pictures that a message names
@@ -60,7 +60,7 @@ def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
         action="forget",
         pictures=(fitted.pictures[position],),
         keys=(key_total(fitted.banks), key_total(banks)),
-        threshold=(finite_or_none(old.threshold), finite_or_none(calibration.threshold)),
+        threshold=(finite(old.threshold), finite(calibration.threshold)),
         when=when,
     )
     return replace(
@@ -72,10 +72,7 @@ def forget(fitted: Fitted, name: str, *, when: str | None = None) -> Fitted:
             _shifted(i, position): jpeg for i, jpeg in fitted.thumbnails.items() if i != position
         },
         history=(*fitted.history, change),
-        alignment=fitted.alignment
-        and replace(
-            fitted.alignment, matrices=np.delete(fitted.alignment.matrices, position, axis=0)
-        ),
+        places=None if fitted.places is None else np.delete(fitted.places, position, axis=0),
     )
 
 
@@ -87,7 +84,7 @@ def find_picture(names: Sequence[str], wanted: str) -> int:
     Raises
     ------
     DatasetError
-        None is called so, or several are; the message names them, or near ones.
+        None matches, or several do; the message names them, or near ones.
     """
     path = wanted.replace("\\", "/")
     if path.removeprefix("./") != path and path[2:] in names:
@@ -97,27 +94,20 @@ def find_picture(names: Sequence[str], wanted: str) -> int:
     if len(found) == 1:
         return found[0]
     if found:
-        called = ", ".join(names[i] for i in found[:_NAMED])
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        called = first_few([names[i] for i in found])
         raise DatasetError(
-            f"{wanted}: {len(found)} pictures are called so: {called}{more}; give the whole name, "
+            f"{wanted}: {len(found)} pictures match: {called}; give the whole name, "
             f"with ./ before it: ./{names[found[0]]}"
         )
     stem = path.rpartition("/")[2].rpartition(".")[0]
     near = [name for name in names if stem and stem in name]
     near = near or difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
     known = ", ".join(near[:_NAMED]) if near else f"{names[0]} ... {names[-1]}"
-    raise DatasetError(
-        f"{wanted}: no picture of this detector; {'near it' if near else 'there are'}: {known}"
-    )
+    raise DatasetError(f"{wanted}: no training picture of that name; this detector has {known}")
 
 
 def key_total(banks: Sequence[MemoryBank]) -> int:
     return sum(len(bank.keys) for bank in banks)
-
-
-def finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _without(bank: MemoryBank, picture: int, name: str) -> MemoryBank:
@@ -156,5 +146,5 @@ def _without(bank: MemoryBank, picture: int, name: str) -> MemoryBank:
 
 
 def _shifted(position: int, removed: int) -> int:
-    """Where a picture goes when an earlier one is removed."""
+    """The position of a picture once the one at ``removed`` is gone."""
     return position - (position > removed)

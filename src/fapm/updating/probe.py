@@ -1,4 +1,4 @@
-"""What keys alone tell about the pictures they came from. NumPy alone."""
+"""Estimate scores of pictures from their keys alone. This module needs NumPy alone."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def score_factors(
     radius: int,
     coarse_upsampling: str,
 ) -> NDArray[np.float64]:
-    """By what factors the scores of a memory's own pictures move when it changes, float64 ``[N]``.
+    """Factors by which the scores of a memory's own pictures change with it, float64 ``[N]``.
 
-    Both are :func:`probe_scores` of the old keys. The pictures themselves are not needed.
+    A factor is the ratio of two :func:`probe_scores` of the old keys, against the new and the old
+    memory. The pictures themselves are not needed.
     """
     before, after = (
         probe_scores(old, memory, pictures, radius=radius, coarse_upsampling=coarse_upsampling)
@@ -40,17 +41,17 @@ def probe_scores(
 ) -> NDArray[np.float64]:
     """Leave-one-out image scores as far as keys can show them, float64 ``[N]``.
 
-    Greedy keys are the vectors that lie far from others, so that a picture's worst cell is a key as
-    a rule. Its other cells count as the covering radius away from normal. Only cells that
-    are inspected count. Scored against a memory
-    before and after a change, the same probes tell by what factor the pictures' scores move.
+    Greedy keys are the vectors that lie far from others, so the worst cell of a picture is usually
+    a key. The distance of its other cells counts as the covering radius. Only inspected cells
+    count. Scored against a memory before and after a change, the same probes show the factor by
+    which the scores of the pictures change.
 
     Parameters
     ----------
     probes
-        per layer, whose keys stand for their pictures ``0 .. N - 1``.
+        per layer, a bank whose keys stand for their pictures ``0 .. N - 1``.
     memory
-        per layer, the keys they are compared with, their own pictures' left out.
+        per layer, the bank with which they are compared. Keys of the same picture are left out.
     radius, coarse_upsampling
         as in :class:`fapm.Config`.
     """
@@ -76,7 +77,7 @@ def probe_scores(
 
 
 def _squared(queries: NDArray[np.float32], keys: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Squared distances ``[Q, k]``, both moved by the keys' mean first."""
+    """Squared distances ``[Q, k]``; the mean of the keys is subtracted from both first."""
     centre = keys.mean(axis=0)
     queries, keys = queries - centre, keys - centre
     squares = np.square(queries).sum(axis=1)[:, None] + np.square(keys).sum(axis=1)

@@ -1,4 +1,7 @@
-"""What this machine offers. Each line is found out by itself: a broken library costs its own."""
+"""Engines, precisions and libraries of this machine, each checked by itself.
+
+A broken library costs its own line only.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fapm._version import __version__
-from fapm.cli.commands import doctor
 from fapm.errors import FapmError
 from fapm.system.imports import import_problem, import_quietly
 
@@ -63,7 +65,7 @@ def _precisions() -> str:
 
 
 def _precision() -> str:
-    """What ``--precision auto`` tries first at fit."""
+    """The precision that ``--precision auto`` tries first at fit."""
     return "fp32 (int8 needs nncf)" if _installed("nncf") == "not installed" else "int8 if accurate"
 
 
@@ -115,5 +117,5 @@ _WIDTH = 24
 
 def doctor_command() -> None:
     """Say what this machine offers."""
-    for name, value in doctor.examine():
+    for name, value in examine():
         print(f"{name:<{_WIDTH}}{value}", flush=True)

@@ -27,21 +27,19 @@ def export_command(
 ) -> None:
     """Write the graph for other programs, and prove that it scores the same."""
     from fapm.detector import Detector
-    from fapm.engines.export import PROOF, export, sample_frames
+    from fapm.inspection.export import PROOF, export, sample_frames
 
     detector = Detector.load(model, max_pixels=max_pixels)
     if pictures is None:
-        frames = sample_frames(detector)
+        frames = sample_frames(detector.fitted_)
     else:
         frames = readable_frames(
             list_images(pictures),
-            detector.config,
-            detector.fitted_.encoder.spec.interpolation,
+            detector.fitted_.preparation,
             count=PROOF,
             max_pixels=max_pixels,
-            layout=detector.fitted_.layout,
         )[1]
-    difference = export(detector, to, folder, frames)
+    difference = export(detector.snapshot(), to, folder, frames)
     print_line(
         f"{folder}: largest score difference {difference:.1e} on "
         f"{len(frames)} {'synthetic frames' if pictures is None else 'pictures'}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -25,7 +23,6 @@ from fapm.cli.shared import (
     Roi,
     dash_for_stdout,
     make_report_folder,
-    refuse_if_none_usable,
     refuse_unwritable_targets,
     save_report,
 )
@@ -36,9 +33,8 @@ from fapm.errors import ImageError, OutputError
 from fapm.frames.preparation import Failure
 from fapm.inspection.drift import DriftMonitor
 from fapm.inspection.prediction import Prediction
-from fapm.inspection.stream import Stages
+from fapm.inspection.session import Session, Sink, Summary
 from fapm.pictures import codec
-from fapm.progress import Progress
 from fapm.reports import sinks
 from fapm.system.files import make_directory
 from fapm.system.locks import sole_writer
@@ -71,7 +67,7 @@ def inspect_command(
     drift: Annotated[
         str | None,
         typer.Option(
-            help="JSON file of what drifted, - for stdout; a file that is there is continued",
+            help="drift state as JSON (- for stdout); an existing file is continued",
             callback=dash_for_stdout,
         ),
     ] = None,
@@ -95,32 +91,21 @@ def inspect_command(
     detector = Detector.load(model, precision=precision, runtime=runtime, max_pixels=max_pixels)
     detector = detector.restrict(roi, ignore)
     _ = detector.engine_  # a runtime that cannot be had is refused before the first picture
-    verdicts: Counter[str] = Counter()
-    failures: list[Failure] = []
     lost: list[str] = []  # overlays
-    kept: list[Prediction | Failure] = []
-
-    def lose(reason: str) -> None:
-        lost.append(reason)
-        console.warning(f"no overlay: {reason}")
-
+    kept: list[Prediction | Failure] = []  # for the report
     with _monitor(drift, detector, quiet) as monitor:
         with ExitStack() as stack:
-            outputs: list[sinks.Sink] = []
-            if jsonl is not None:
-                outputs.append(stack.enter_context(sinks.json_lines(jsonl)))
-            if csv is not None:
-                outputs.append(stack.enter_context(sinks.csv_table(csv)))
+            outputs = _open_files(stack, jsonl, csv)
             if overlays is not None:
-                outputs.append(sinks.overlays(overlays, max_pixels, lose))
+                outputs.append(sinks.overlays(overlays, max_pixels, partial(_lose, lost)))
             if report is not None:
                 outputs.append(kept.append)
             if not {jsonl, csv, drift} & {"-"}:
                 outputs.append(console.print_result)
-            advance = stack.enter_context(console.progress(quiet))
-            rate = _judge(detector, paths, monitor, outputs, verdicts, failures, advance)
-        counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in sinks.VERDICTS)
-        console.remark(quiet, f"{counts}, {len(failures)} failed; {rate}")
+            session = Session(detector, outputs, monitor, console.warning)
+            summary = session.run(paths, stack.enter_context(console.progress(quiet)))
+        refused = _refused(summary, fail_on_defect)
+        _tell(summary, quiet, failed=not refused)
     if report is not None:
         from fapm.measure.evaluate import judge
 
@@ -129,49 +114,43 @@ def inspect_command(
             report, f"Inspection with {model.name}", detector, judge(detector, samples, kept, None),
             {"bundle": str(model)}, (), quiet,
         )  # fmt: skip
-    refuse_if_none_usable(len(paths), failures)
-    if fail_on_defect and verdicts["defect"]:
+    if refused:
+        raise ImageError(summary.failed)
+    if fail_on_defect and summary.verdicts["defect"]:
         raise typer.Exit(DEFECTS)
-    if fail_on_defect and failures:
-        raise ImageError(
-            f"{len(failures)} of {console.pictures(len(paths))} could not be inspected; "
-            f"the first: {failures[0].error}"
-        )
     if lost:
         raise OutputError(f"{len(lost)} overlays could not be made; the first: {lost[0]}")
 
 
-def _judge(
-    detector: Detector,
-    paths: Sequence[Path],
-    monitor: DriftMonitor | None,
-    outputs: Sequence[sinks.Sink],
-    verdicts: Counter[str],
-    failures: list[Failure],
-    advance: Progress,
-) -> str:
-    """Judge all pictures, hand each result on at once, and say how fast it was."""
-    warned, stages, started = None, Stages(), time.perf_counter()
-    results = detector.stream(paths, stages=stages, drift=monitor)
-    for done, result in enumerate(results, start=1):
-        if isinstance(result, Failure):
-            failures.append(result)
-        else:
-            verdicts[result.verdict] += 1
-        for output in outputs:
-            output(result)
-        if monitor is not None and monitor.state.since != warned:
-            warned = monitor.state.since
-            if warned is not None:
-                console.warning(f"drift: {monitor.state}")
-        advance("inspect", done, len(paths))
-    seconds = time.perf_counter() - started
-    return f"{len(paths) / seconds:.3g} pictures a second, bound by {stages.slowest(seconds)}"
+def _open_files(stack: ExitStack, jsonl: str | None, csv: str | None) -> list[Sink]:
+    files = ((sinks.json_lines, jsonl), (sinks.csv_table, csv))
+    return [stack.enter_context(kind(name)) for kind, name in files if name is not None]
+
+
+def _lose(lost: list[str], reason: str) -> None:
+    lost.append(reason)
+    console.warning(f"no overlay: {reason}")
+
+
+def _refused(found: Summary, fail_on_defect: bool) -> bool:
+    """Whether failed pictures are an error: none is left, or no defect makes the exit code 1."""
+    if len(found.failures) == found.pictures:
+        return True
+    return bool(found.failures) and fail_on_defect and not found.verdicts["defect"]
+
+
+def _tell(found: Summary, quiet: bool, *, failed: bool) -> None:
+    """The summary; ``failed``: also what failed, which an error else says at the end."""
+    console.remark(quiet, str(found))
+    if failed and found.failures:
+        console.warning(found.failed)  # even if quiet: a batch is not all judged
+    if found.stretched:
+        console.remark(quiet, f"note: {found.stretched}")
 
 
 @contextmanager
 def _monitor(target: str | None, detector: Detector, quiet: bool) -> Iterator[DriftMonitor | None]:
-    """What watches for drift, if anybody wants it: new, or as the file says; written at the end."""
+    """A monitor, if anybody wants one: new, or as the file says; it is written at the end."""
     if target is None:
         yield None
         return

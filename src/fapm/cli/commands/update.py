@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,10 +16,13 @@ from fapm.cli import console
 from fapm.cli.options import one_line_errors, runtime_options
 from fapm.cli.shared import MaxPixels, Quiet
 from fapm.engines.base import Runtime
+from fapm.errors import OutputError
 from fapm.pictures import codec
-from fapm.system.files import refuse_unwritable
+from fapm.plain import first_few
+from fapm.system.files import before_name, keep_before, refuse_unwritable
 from fapm.system.locks import sole_writer
-from fapm.system.paths import same
+from fapm.system.paths import followed, is_file, same
+from fapm.system.streams import is_stdout
 
 if TYPE_CHECKING:
     from fapm.detector import Detector
@@ -38,25 +42,40 @@ def update_command(
     runtime: Runtime,
     output: _Output = None,
     when: _When = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="learn even if half of them or more look like another product"
+        ),
+    ] = False,
     max_pixels: MaxPixels = codec.MAX_PIXELS,
     quiet: Quiet = False,
 ) -> None:
     """Learn more good parts, without the old pictures."""
     from fapm.datasets.training import training_pictures
 
-    refuse_unwritable(output or model)
+    _refuse_output(model, output or model)
     taken = training_pictures(good)
     for line in taken.lines:
         console.remark(quiet, line)
 
     def learn(detector: Detector) -> None:
-        skipped = len(detector.fitted_.skipped)
+        before = detector.fitted_
         with console.progress(quiet) as advance:
-            detector.update(taken, when=when, progress=advance)
-        for failure in detector.fitted_.skipped[skipped:]:
+            detector.update(taken, when=when, force=force, progress=advance)
+        after = detector.fitted_
+        for failure in after.skipped[len(before.skipped) :]:
             console.remark(quiet, f"note: left out: {failure.error}")
+        for line in after.remarks[len(before.remarks) :]:
+            if (note := line.removeprefix("update: ")) not in taken.lines:  # said before the work
+                console.remark(quiet, f"note: {note}")
 
-    _change(model, output or model, learn, quiet, runtime=runtime, max_pixels=max_pixels)
+    target = output or model
+    change = _change(model, target, learn, quiet, runtime=runtime, max_pixels=max_pixels)
+    back = (
+        "" if is_stdout(target) else f"; fapm forget {shlex.quote(str(target))} NAME takes one back"
+    )
+    console.remark(quiet, f"update: learnt {first_few(change.pictures)}{back}")
 
 
 @one_line_errors
@@ -68,14 +87,31 @@ def forget_command(
     quiet: Quiet = False,
 ) -> None:
     """Remove what one picture taught."""
-    refuse_unwritable(output or model)
+    _refuse_output(model, output or model)
     _change(model, output or model, lambda d: d.forget(picture, when=when), quiet)
+
+
+def _refuse_output(model: Path, output: Path) -> None:
+    """Before the work: what cannot be written, and what keeping the file before would replace."""
+    refuse_unwritable(output)
+    if not is_file(output) or is_stdout(output):
+        return
+    kept = before_name(output)
+    refuse_unwritable(kept)
+    if kept == followed(output) or (same(model, kept) and not same(model, output)):
+        raise OutputError(
+            f"{output}: the file that is there would be kept as {kept}, which would replace the "
+            "bundle that is read; name another file with --output"
+        )
 
 
 def _change(
     model: Path, output: Path, change: Callable[[Detector], object], quiet: bool, **options: Any
-) -> None:
-    """Read a bundle, change it and write it: what others write meanwhile is not lost."""
+) -> Change:
+    """Read a bundle, change it and write it: what others write meanwhile is not lost.
+
+    The file that is replaced is kept beside the new one.
+    """
     from fapm.detector import Detector
 
     waiting = partial(console.remark, quiet)
@@ -86,9 +122,14 @@ def _change(
         change(detector)
         seconds = time.perf_counter() - started
         refuse_if_changed()
+        kept = keep_before(output)
         detector.save(output)
-    _tell(detector.fitted_.history[-1], seconds, quiet)
+    made = detector.fitted_.history[-1]
+    _tell(made, seconds, quiet)
+    if kept is not None:
+        console.remark(quiet, f"{made.action}: the bundle before is kept as {kept}")
     console.print_path(output)
+    return made
 
 
 def _tell(change: Change, seconds: float, quiet: bool) -> None:

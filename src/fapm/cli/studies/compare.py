@@ -20,7 +20,6 @@ from fapm.datasets.loading import LAYOUTS, Sample, load_dataset
 from fapm.engines.base import Runtime
 from fapm.engines.opening import installed
 from fapm.errors import ConfigError, DatasetError, EngineError, ImageError
-from fapm.frames.layout import require_plain
 from fapm.pictures import codec
 from fapm.system.parallel import ordered_map
 from fapm.system.streams import print_text
@@ -52,7 +51,6 @@ def compare_command(
     All see the same frames through the same encoder, and are measured alike.
     """
     names = parse_methods(methods)
-    _refuse_what_cannot_be_compared(config)
     _refuse_missing_packages()
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"timeout: {timeout:g} is not above 0 seconds")
@@ -79,13 +77,6 @@ def compare_command(
         console.write_text(json_, figures)
     for target, text in ((csv, tables.csv_text(rows)), (markdown, table)):
         console.write_text(None if target is None else str(target), text)
-
-
-def _refuse_what_cannot_be_compared(config: Config) -> None:
-    require_plain(config, "compare")
-    for name in ("align", "light"):
-        if getattr(config, name) != "none":
-            raise ConfigError(f"{name}: every method gets the same frames; leave it out")
 
 
 def _refuse_missing_packages() -> None:

@@ -1,4 +1,4 @@
-"""The demo: real solar cells that anyone can install."""
+"""``fapm demo``: real solar cells that anyone can install."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from fapm.cli import console
 from fapm.cli.options import config_options, one_line_errors, runtime_options
 from fapm.cli.shared import Quiet, fit_detector, save_report
-from fapm.cli.studies import demo
 from fapm.config import Config
 from fapm.datasets.loading import Sample
 from fapm.engines.base import Runtime
-from fapm.errors import DatasetError
 from fapm.pictures import codec
 from fapm.reports import sinks
 from fapm.system.files import make_directory
+from fapm.system.imports import needed_for
 from fapm.system.streams import print_line
 
 TRAIN = 300
@@ -52,15 +51,11 @@ def load_solar_cells(seed: int) -> SolarCells:
 
     Raises
     ------
-    DatasetError
-        The package ``elpv-dataset`` is not installed.
+    EngineError
+        The package ``elpv-dataset`` is not installed, or cannot be loaded.
     """
-    try:
+    with needed_for("demo", "fapm[demo]"):
         from elpv_dataset.utils import load_dataset
-    except ImportError:
-        raise DatasetError(
-            "demo: its pictures are not installed; type: pip install 'fapm[demo]'"
-        ) from None
     images, probabilities, types = load_dataset()
     mono = types == "mono"
     good = np.flatnonzero(mono & (probabilities == 0))
@@ -98,7 +93,7 @@ def demo_command(
     """Find broken solar cells: fit, inspect and report on real pictures."""
     from fapm.measure.evaluate import evaluate, judge
 
-    cells = demo.load_solar_cells(config.seed)
+    cells = load_solar_cells(config.seed)
     make_directory(output)
     detector, seconds = fit_detector(cells.train, config, runtime, codec.MAX_PIXELS, quiet)
     detector.save(output / "solar-cells.fapm")
@@ -116,11 +111,11 @@ def demo_command(
         output, "FAPM on solar cells", detector, found, summary, (), quiet, pictures=cells.test
     )
     console.print_figures(figures, detector, found)
-    kept = demo.first_defects(found.samples)
+    kept = first_defects(found.samples)
     part = judge(detector, [found.samples[i] for i in kept], [found.results[i] for i in kept], None)
     if part.image and part.counts:
         print_line(
-            f"Of the {demo.FIRST_DEFECTS} defective cells that come first in the data set, which "
+            f"Of the {FIRST_DEFECTS} defective cells that come first in the data set, which "
             f"have the coarser defects: image auroc {part.image.auroc:.4f}, caught "
             f"{part.counts.true_positives}."
         )

@@ -10,12 +10,13 @@ import typer
 
 from fapm.cli import console
 from fapm.cli.options import one_line_errors, runtime_options, some_config_options
+from fapm.cli.panels import GroupedCommand
 from fapm.cli.shared import Json, Quiet, refuse_unwritable_targets
 from fapm.cli.studies.reproduce_figures import figures_command
 from fapm.config import Config
 from fapm.engines.base import Runtime
 from fapm.errors import DatasetError, EncoderError
-from fapm.frames.layout import require_plain
+from fapm.frames.preparation import require_command
 from fapm.system.files import make_directory
 from fapm.system.imports import needed_for
 from fapm.system.streams import print_text
@@ -50,7 +51,7 @@ def table1_command(
     quiet: Quiet = False,
 ) -> None:
     """Table 1: all categories, beside what was published. Run again, it goes on where it ended."""
-    require_plain(config, "reproduce")
+    require_command(config, "reproduce")
     refuse_unwritable_targets(json_)
     _require_fit()
     from fapm.reproduce.categories import Job, measure_all
@@ -98,7 +99,7 @@ def table2_command(
     The single memory of A is chosen greedily from all vectors, which takes minutes. All pictures
     count for the ratio unless --budget-pictures says otherwise.
     """
-    require_plain(config, "reproduce")
+    require_command(config, "reproduce")
     refuse_unwritable_targets(json_)
     _require_fit()
     from fapm.errors import FapmError
@@ -203,7 +204,7 @@ def _show(document: Document, json_: str | None) -> None:
     console.write_text(json_, output.as_json(document))
 
 
-app.command("table1")(table1_command)
-app.command("table2")(table2_command)
-app.command("cost")(cost_command)
-app.command("figures")(figures_command)
+app.command("table1", cls=GroupedCommand)(table1_command)
+app.command("table2", cls=GroupedCommand)(table2_command)
+app.command("cost", cls=GroupedCommand)(cost_command)
+app.command("figures", cls=GroupedCommand)(figures_command)

@@ -21,7 +21,7 @@ from fapm.datasets.loading import categories, load_dataset
 from fapm.engines.base import Runtime
 from fapm.engines.opening import engine_name
 from fapm.errors import ConfigError, DatasetError, EngineError, FapmError, ImageError
-from fapm.frames.layout import require_plain
+from fapm.frames.preparation import require_command
 from fapm.pictures import codec
 from fapm.system.files import make_directory, replaced_when_complete
 from fapm.system.paths import is_directory
@@ -53,7 +53,7 @@ def figures_command(
     MVTec AD (without any: over all). 3 and 4 are drawn for each data set with the settings given.
     All are written as PNG and SVG, what was measured for figure 1 as JSON as well.
     """
-    require_plain(config, "reproduce")
+    require_command(config, "reproduce")
     wanted = only.split(",")
     if unknown := [number for number in wanted if number not in FIGURES]:
         raise ConfigError(f"only: no figure {unknown[0]!r}; choose of {', '.join(FIGURES)}")

@@ -12,15 +12,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from fapm import rules
 from fapm.bundle.fitted import Fitted
-from fapm.detector import Detector
+from fapm.encoder import openvino_core
 from fapm.engines import openvino_engine as openvino
 from fapm.errors import ConfigError, EngineError, OutputError
 from fapm.graph.scored import OUTPUTS
 from fapm.graph.whole import whole_model
+from fapm.inspection.snapshot import Snapshot
+from fapm.plain import finite
 from fapm.system.files import make_directory, replaced_when_complete
 from fapm.system.imports import needed_for
-from fapm.updating.forget import finite_or_none
 
 Format = Literal["onnx", "openvino"]
 
@@ -32,12 +34,11 @@ _OPSET_2024_6 = 15
 PROOF = 32
 
 
-def export(
-    detector: Detector, kind: str, folder: Path, frames: Sequence[NDArray[np.uint8]]
-) -> float:
+def export(now: Snapshot, kind: str, folder: Path, frames: Sequence[NDArray[np.uint8]]) -> float:
     """Write ``model.onnx``, or ``model.xml`` and ``model.bin``, with ``detector.json`` beside.
 
-    What was written is run before it gets its name; a file that says something else is none.
+    The exported file is run and compared before it is moved into place; one that disagrees is
+    discarded.
 
     Parameters
     ----------
@@ -62,23 +63,14 @@ def export(
     """
     if kind not in get_args(Format):
         raise ConfigError(f"to: unknown {kind!r}; choose one of {', '.join(get_args(Format))}")
-    now = detector.snapshot()
     fitted = now.fitted
     if fitted.encoder.precision == "bf16" or (kind, fitted.encoder.precision) == ("onnx", "int8"):
         raise EngineError(
             f"precision: a bundle fitted with {fitted.encoder.precision} cannot be exported to "
             f"{kind}; fit again with --precision {'fp32' if kind == 'onnx' else 'fp32 or int8'}"
         )
-    if fitted.alignment is not None:
-        raise EngineError(
-            "align: other programs would have to register each frame first; fit again with "
-            "--align none"
-        )
-    if fitted.light is not None:
-        raise EngineError(
-            "light: other programs would have to make each frame as bright first; fit again with "
-            "--light none"
-        )
+    for line in rules.refused("export", (), [stage.name for stage in fitted.preparation.stages]):
+        raise EngineError(f"{line} and fit again")
     make_directory(folder)
     expected = now.engine.run(frames).scores
     try:
@@ -102,30 +94,30 @@ def export(
 
 
 def describe(fitted: Fitted) -> dict[str, Any]:
-    """What a program needs besides the graph, to make frames and to judge scores."""
-    config, levels = fitted.config, fitted.calibration
-    height, width = fitted.layout.shape
+    """Facts that a program needs besides the graph, to make frames and to judge scores."""
+    config, layout, levels = fitted.config, fitted.layout, fitted.calibration
+    height, width = layout.shape
     drawn = None if fitted.roi is None else fitted.roi.drawn_on
     return {
         "input": f"frame: uint8 [1, {height}, {width}, 3], RGB",
         "batch": 1,  # a graph reshaped to more frames still says what it says of one
-        "picture": fitted.layout.picture or drawn,  # the shape that pictures must have, or None
-        "resize": [height, width] if config.follows_pictures else config.resize,
+        "picture": layout.picture or drawn,  # the shape that pictures must have, or None
+        "resize": list(layout.canvas),
         "crop": config.crop,
         "interpolation": fitted.encoder.spec.interpolation,
         "outputs": list(OUTPUTS),
-        "threshold": finite_or_none(levels.threshold),
-        "unsure_threshold": finite_or_none(levels.unsure_threshold),
-        "map_threshold": finite_or_none(levels.map_threshold),
+        "threshold": finite(levels.threshold),
+        "unsure_threshold": finite(levels.unsure_threshold),
+        "map_threshold": finite(levels.map_threshold),
         "precision": fitted.encoder.precision,
     }
 
 
-def sample_frames(detector: Detector, count: int = 8) -> list[NDArray[np.uint8]]:
+def sample_frames(fitted: Fitted, count: int = 8) -> list[NDArray[np.uint8]]:
     """Seeded frames of blocks and noise, RGB uint8 ``[h, w, 3]``."""
     (height, width), rng = (
-        detector.fitted_.layout.shape,
-        np.random.default_rng(detector.config.seed),
+        fitted.layout.shape,
+        np.random.default_rng(fitted.config.seed),
     )
     frames = []
     for _ in range(count):
@@ -143,7 +135,7 @@ def _write(fitted: Fitted, kind: str, folder: Path) -> Path:
         return path
     path = folder / "model.xml"
     model = openvino.join(openvino.read_frame_encoder(fitted), openvino.read_search(fitted))
-    openvino.save_model(model, path)
+    openvino_core.save_model(model, path)
     return path
 
 
@@ -153,7 +145,7 @@ def _least_runtime(model: Path) -> str:
         return "ONNX Runtime 1.17 or newer"
     operations = re.findall(r'version="opset(\d+)"', model.read_text(encoding="utf-8"))
     old = max(map(int, operations)) <= _OPSET_2024_6
-    return f"OpenVINO {'2024.6' if old else openvino.ov.__version__.split('-')[0]} or newer"
+    return f"OpenVINO {'2024.6' if old else openvino_core.ov.__version__.split('-')[0]} or newer"
 
 
 def _run_onnx(path: Path, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -166,5 +158,5 @@ def _run_onnx(path: Path, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.flo
 
 def _run_openvino(path: Path, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
     # f32 where a model is not quantised: by default OpenVINO rounds to bf16 where it can.
-    model = openvino.core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = openvino_core.core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return np.concatenate([np.array(model(frame[None])["scores"]) for frame in frames])

@@ -19,10 +19,11 @@ from PIL import Image
 
 import fapm
 from conftest import Command, Refusal
-from fapm.engines import export
 from fapm.errors import OutputError
-from fapm.frames.preparation import Frame, read_frame
+from fapm.frames.preparation import Frame
+from fapm.inspection import export
 from fapm.pictures import codec
+from framing import read_frame
 from stripes import DEFECT, defective, fitted, good, good_pictures
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -152,7 +153,7 @@ def test_the_examples_score_and_judge_as_fapm_does(
     held = fitted([good(seed, *shape) for seed in range(8)], grid=3, **overrides)
     pictures = [good(seed, *shape) for seed in range(40, 44)]
     to = {"openvino": "openvino", "onnxruntime": "onnx"}[kind]
-    export.export(held, to, tmp_path / "out", export.sample_frames(held))
+    export.export(held.snapshot(), to, tmp_path / "out", export.sample_frames(held.fitted_))
     files = many_kinds(tmp_path / "in", *shape)
     for number, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / "in" / f"{number}.png")
@@ -182,7 +183,7 @@ def test_the_examples_have_the_same_three_verdicts(example: ModuleType) -> None:
 
 def test_one_good_picture_gives_scores_and_no_verdict(tmp_path: Path) -> None:
     held = fitted([good(0)])
-    export.export(held, "openvino", tmp_path / "out", export.sample_frames(held))
+    export.export(held.snapshot(), "openvino", tmp_path / "out", export.sample_frames(held.fitted_))
     (path, *_) = many_kinds(tmp_path / "in")
     done = said_by_example("openvino", tmp_path / "out", path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -212,7 +213,7 @@ def test_a_c_plus_plus_program_scores_the_same(
     program: Path, precision: str, tmp_path: Path
 ) -> None:
     held = fitted(good_pictures(), precision=precision)
-    export.export(held, "openvino", tmp_path / "out", export.sample_frames(held))
+    export.export(held.snapshot(), "openvino", tmp_path / "out", export.sample_frames(held.fitted_))
     pictures = [good(seed) for seed in range(100, 103)] + [defective(7)]
     frames = [tmp_path / f"{number}.ppm" for number in range(len(pictures))]
     for picture, frame in zip(pictures, frames, strict=True):
@@ -294,7 +295,7 @@ def test_what_goes_along_says_how_to_judge(bundle: Path, run: Command, tmp_path:
     held = fapm.load(bundle)
     assert about["threshold"] == held.threshold_
     assert (about["batch"], about["runtime"]) == (1, "ONNX Runtime 1.17 or newer")
-    assert (about["resize"], about["crop"], about["interpolation"]) == (64, None, "bicubic")
+    assert (about["resize"], about["crop"], about["interpolation"]) == ([64, 64], None, "bicubic")
     assert (about["batch"], about["picture"]) == (1, None)
 
 
@@ -302,7 +303,7 @@ def test_what_goes_along_says_how_to_judge(bundle: Path, run: Command, tmp_path:
 def test_old_openvino_reads_what_is_exported(precision: str, tmp_path: Path) -> None:
     """Nothing newer than opset 15, which OpenVINO 2024.6 has: `make lowest` tries it there."""
     held = fitted(good_pictures(4), precision=precision)
-    export.export(held, "openvino", tmp_path, export.sample_frames(held))
+    export.export(held.snapshot(), "openvino", tmp_path, export.sample_frames(held.fitted_))
     graph = (tmp_path / "model.xml").read_text()
     assert 'type="Identity"' not in graph
     assert max(map(int, re.findall(r'version="opset(\d+)"', graph))) <= 15
@@ -334,7 +335,7 @@ def test_a_file_that_scores_otherwise_is_not_left_behind(
     run_it = export._run_onnx
     monkeypatch.setattr(export, "_run_onnx", lambda path, frames: run_it(path, frames) * 1.01)
     with pytest.raises(OutputError, match=r"nothing exported: the onnx file scores 0\.01 off"):
-        export.export(held, "onnx", tmp_path / "out", export.sample_frames(held))
+        export.export(held.snapshot(), "onnx", tmp_path / "out", export.sample_frames(held.fitted_))
     assert list((tmp_path / "out").iterdir()) == []
 
 
