@@ -97,7 +97,7 @@ def test_a_picture_is_decoded_at_most_twice_whatever_is_decided(
 def test_of_many_pictures_a_sample_is_decoded_twice(
     plates: list[Path], decodes: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "SAMPLE", 4)
+    monkeypatch.setattr(preparing, "_FEW", 4)
     Detector(Config.create(resize=64, light="gain")).fit(plates, roi="auto")
     assert set(decodes) == {path.name for path in plates}
     assert Counter(decodes.values()) == {1: 6, 2: 4}
