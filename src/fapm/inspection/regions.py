@@ -36,7 +36,7 @@ class Region:
 
 
 class Samples(NamedTuple):
-    """Where the pixels of a picture's edge lie between those of its map: as in ``Layout.restore``.
+    """Where the pixels of a picture's edge lie between those of its map: as in ``restore_map``.
 
     Attributes
     ----------
