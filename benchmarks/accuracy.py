@@ -40,11 +40,14 @@ KEYS = {
 }
 ROI = {"whole frame": (), "--roi auto": ("--roi", "auto")}
 TABLES = {"sampling": SAMPLING, "presets": PRESETS, "keys": KEYS, "roi": ROI}
-_CHILD = (
-    "import resource, sys; from fapm.cli.app import app;"
-    "app(sys.argv[1:], standalone_mode=False);"
-    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-)
+_CHILD = """\
+import resource
+from fapm.cli.app import main
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
 def evaluate(folder: Path, options: tuple[str, ...]) -> dict[str, Any]:

@@ -52,8 +52,7 @@ def main() -> None:
             bank = build_bank(
                 lambda patch: patch_vectors(store, cells[patch]),
                 budget,
-                height=28,
-                width=28,
+                (28, 28),
                 grid=7,
                 sampling=sampling,
                 distance_unit="median-radius",

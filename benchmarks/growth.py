@@ -39,8 +39,10 @@ from fapm.encoder.weights import create_encoder
 from fapm.engines.base import Runtime
 from fapm.engines.opening import open_engine
 from fapm.fitting import fit as fitting
+from fapm.fitting import preparing
 from fapm.pictures import codec
 from fapm.pictures.sources import Picture
+from fapm.progress import Listener
 from fapm.training import features as encoding
 
 SHAPES = ((40, 28, 28), (112, 14, 14))
@@ -80,7 +82,7 @@ def fit_synthetic(pictures: int, config: Config, encoder: Encoder) -> tuple[Fitt
 
     blank = np.zeros((_PIXELS, _PIXELS, 3), np.uint8)
     with (
-        patch.object(fitting, "open_encoder", lambda *_: Synthetic()),
+        patch.object(preparing, "open_encoder", lambda *_: Synthetic()),
         patch.object(encoding, "aggregate", lambda raw, *_: raw),
     ):
         start = time.perf_counter()
@@ -125,9 +127,8 @@ def measure(pictures: int, data: Path | None, overrides: dict[str, Any]) -> dict
         with tempfile.TemporaryDirectory() as folder:
             chosen = varied(list_images(data), pictures, Path(folder))
             start = time.perf_counter()
-            fitted = fitting.fit(
-                chosen, config, encoder, Runtime(), remark=lambda text: print(text, file=sys.stderr)
-            )
+            listener = Listener(remark=lambda text: print(text, file=sys.stderr))
+            fitted = fitting.fit(chosen, config, encoder, Runtime(), listener=listener)
             seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:

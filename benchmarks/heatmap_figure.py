@@ -7,7 +7,7 @@ Fits on 40 drawn flanges and shows three new ones: good, scratched, and with a b
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import cv2
@@ -70,6 +70,9 @@ def draw_flange(
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("figure", type=Path, help="the JPEG to write")
+    arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     detector = fapm.fit([draw_flange(rng) for _ in range(GOOD)])
     shown = [
@@ -84,7 +87,7 @@ def main() -> None:
         columns.append(np.vstack([picture, painted]))
     gap = np.full((2 * EDGE, 8, 3), 255, np.uint8)
     figure = np.hstack([columns[0], gap, columns[1], gap, columns[2]])
-    Path(sys.argv[1]).write_bytes(encode_jpeg(figure, quality=88))
+    arguments.figure.write_bytes(encode_jpeg(figure, quality=88))
 
 
 if __name__ == "__main__":

@@ -196,8 +196,7 @@ def measure_coresets(encoder: str, steps: int) -> list[Row]:
             build_bank(
                 lambda patch, layer=layer, cells=cells: patch_vectors(layer, cells[patch]),
                 budget,
-                height=height,
-                width=width,
+                (height, width),
                 grid=7,
                 sampling="equal-radius",
                 distance_unit="median-radius",

@@ -1,9 +1,9 @@
 """Bytes to pixels, or a clear error. Pillow is the one decoder.
 
-Pillow is believed where the tests compare it with other decoders, see ``tests/test_decoders.py``;
-what it reads wrongly is refused by name (:mod:`fapm.pictures.refusals`), and what it refuses
-although the
-pixels are whole is mended (:mod:`fapm.pictures.mending`).
+Pillow is believed where the tests compare it with other decoders, see
+``tests/pictures/test_decoders.py``; what it reads wrongly is refused by name
+(:mod:`fapm.pictures.refusals`), and what it refuses although the pixels are whole is mended
+(:mod:`fapm.pictures.mending`).
 """
 
 from __future__ import annotations
