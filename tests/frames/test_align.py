@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -24,7 +24,7 @@ from fapm import Detector
 from fapm.bundle.archive import read_archive
 from fapm.errors import BundleError
 from fapm.fitting.alignment import learn
-from fapm.frames.align import COARSE, Aligner, Registration, Template, moved_box, restore
+from fapm.frames.align import Aligner, Registration, Template, moved_box, restore
 from forgery import Forgery
 
 EDGE = 96
@@ -84,10 +84,10 @@ shifts = st.floats(-16, 16)
 
 @settings(max_examples=25, deadline=None)
 @given(x=shifts, y=shifts, number=st.integers(100, 200))
+@example(x=0.69, y=0.75, number=100)  # half a pixel of the rough search
 def test_a_shift_is_found(aligners: dict[str, Aligner], x: float, y: float, number: int) -> None:
     found = aligners["shift"].register(frame(number, x=x, y=y))
-    # What is off by less than a pixel of the rough search may be left where it lies.
-    assert off(found, motion(0, 1, x, y)) < (1 if found.moved else EDGE / COARSE)
+    assert off(found, motion(0, 1, x, y)) < 1
     assert found.correlation > aligners["shift"].template.floor
 
 

@@ -25,7 +25,7 @@ from fapm.engines.base import Runtime
 from fapm.engines.opening import open_encoder, open_engine
 from fapm.fitting import fit as fitting
 from fapm.frames.preparation import Frame
-from fapm.graph.reference import Scored, Search, aggregate
+from fapm.graph.reference import ScoredTensors, Search, aggregate
 from framing import read_frame
 
 Pictures = list[NDArray[np.uint8]]
@@ -156,7 +156,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(scope="module")
-def scored(case: Case) -> Scored:
+def scored(case: Case) -> ScoredTensors:
     return Search(case.config, case.fitted.banks)(case.asked)
 
 
@@ -183,19 +183,21 @@ def test_the_same_keys_are_memorised(case: Case) -> None:
         assert_close_to(bank.radii, np.array(memory.radii))
 
 
-def test_scores_and_worst_cells_are_equal(case: Case, scored: Scored) -> None:
+def test_scores_and_worst_cells_are_equal(case: Case, scored: ScoredTensors) -> None:
     judged = case.judge(case.asked)
     np.testing.assert_allclose(scored.scores.numpy(), judged.scores, rtol=2e-4)
     np.testing.assert_array_equal(scored.cells.numpy(), judged.cells)
 
 
-def test_maps_are_equal(case: Case, scored: Scored) -> None:
+def test_maps_are_equal(case: Case, scored: ScoredTensors) -> None:
     size = case.config.input_size
     assert scored.maps.shape == (2, size, size)
     assert_close_to(scored.maps.numpy(), case.judge(case.asked).maps)
 
 
-def test_the_keys_named_are_the_nearest_to_the_worst_cell(case: Case, scored: Scored) -> None:
+def test_the_keys_named_are_the_nearest_to_the_worst_cell(
+    case: Case, scored: ScoredTensors
+) -> None:
     finest = max((m.numbers.shape for m in case.memories), key=lambda size: size[0] * size[1])
     upsampling = case.config.coarse_upsampling
     onto = {

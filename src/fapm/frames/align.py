@@ -334,6 +334,8 @@ def _refine(
     # From near the identity: beyond 90 degrees OpenCV loses the angle.
     placed = warp_back(grey, start, cv2.INTER_LINEAR)
     seen = (~_unseen(start, len(grey))).astype(np.uint8)
+    # OpenCV goes on with black outside: a fraction of a pixel would mix it into the outermost ones.
+    seen[[0, -1]], seen[:, [0, -1]] = 0, 0
     kind = {"shift": cv2.MOTION_TRANSLATION, "rigid": cv2.MOTION_EUCLIDEAN}.get(
         motion, cv2.MOTION_AFFINE
     )

@@ -17,21 +17,8 @@ from fapm.memory import geometry, patches, scoring, search
 from fapm.memory.bank import MemoryBank
 
 
-class Scored(NamedTuple):
-    """Results of the graph for ``B`` frames.
-
-    Attributes
-    ----------
-    scores
-        float32 ``[B]``, raw.
-    maps
-        float32 ``[B, h, w]`` in the frames' geometry, raw.
-    cells
-        int64 ``[B]``, the worst cell ``y * W + x`` on the finest grid.
-    distances, keys
-        per layer at the worst cell: float32 ``[B, L]`` distance to the nearest key and int64
-        ``[B, L]`` that key's row in the layer's bank.
-    """
+class ScoredTensors(NamedTuple):
+    """The fields of :class:`fapm.graph.scored.Scored`, as tensors on the graph's device."""
 
     scores: Tensor
     maps: Tensor
@@ -69,7 +56,7 @@ class Search:
 
     def __call__(
         self, features: Sequence[Tensor], without_pictures: Sequence[int] | None = None
-    ) -> Scored:
+    ) -> ScoredTensors:
         """Score what :func:`aggregate` gave.
 
         Parameters
@@ -111,7 +98,7 @@ class Search:
         scores, cells = scoring.image_score(unified, levels)
         rows = torch.arange(cells.shape[0], device=device)
         at_worst = [(rows, index[cells], 0) for index in indices]
-        return Scored(
+        return ScoredTensors(
             scores,
             self._smoothed(unified, finest, on_map=True),
             cells,
@@ -173,7 +160,7 @@ class Graph(nn.Module):
         features = [torch.stack(each, dim=1).flatten(0, 1) for each in zip(*tiles, strict=True)]
         return aggregate(features, self.search.config, layout.tiling)
 
-    def forward(self, frames: Tensor) -> Scored:
+    def forward(self, frames: Tensor) -> ScoredTensors:
         """Score frames, RGB uint8 ``[B, h, w, 3]``."""
         return self.search(self.features(frames))
 

@@ -7,9 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# What graphs call their outputs: the fields of Scored.
-OUTPUTS = ("scores", "maps", "cells", "distances", "keys")
-
 
 class Scored(NamedTuple):
     """Results of an engine for ``B`` frames.
@@ -32,3 +29,7 @@ class Scored(NamedTuple):
     cells: NDArray[np.int64]
     distances: NDArray[np.float32]
     keys: NDArray[np.int64]
+
+
+# What compiled graphs call their outputs.
+OUTPUTS = Scored._fields

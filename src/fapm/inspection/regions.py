@@ -36,7 +36,7 @@ class Region:
 
 
 class Samples(NamedTuple):
-    """Places of the pixels of a picture's edge between those of its map, as in ``restore_map``.
+    """Places of the pixels of a picture's edge between those of its map, as in ``Layout.restore``.
 
     Attributes
     ----------
