@@ -99,14 +99,16 @@ def noisy(picture: Picture, deviation: float, number: int) -> Picture:
 AXES = {
     "shift": Axis(
         "shift, px at 224", 0, (4, 8, 16, 24, 32),
-        lambda p, x, _: moved(p, 0, 1, x), ("align auto",),
+        lambda p, x, _: moved(p, 0, 1, x), ("align auto", "align rigid"),
     ),
     "rotation": Axis(
         "rotation, degrees", 0, (5, 10, 20, 45, 90, 135, 180),
-        lambda p, x, _: moved(p, x, 1, 0), ("align auto", "rotations 12", "rotations 36"),
+        lambda p, x, _: moved(p, x, 1, 0),
+        ("align auto", "rotations 12", "rotations 36", "align rigid"),
     ),
     "scale": Axis(
-        "scale", 1, (0.8, 0.9, 1.1, 1.2), lambda p, x, _: moved(p, 0, x, 0), ("align auto",)
+        "scale", 1, (0.8, 0.9, 1.1, 1.2), lambda p, x, _: moved(p, 0, x, 0),
+        ("align auto", "align rigid"),
     ),
     "brightness": Axis(
         "brightness, x", 1, (0.7, 0.8, 0.9, 1.1, 1.2, 1.3),

@@ -40,8 +40,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "light gain": {"light": "gain"},
     "roi auto": {"roi": "auto"},
     "augment 4": {"augment": 4},
+    "align rigid": {"align": "rigid"},
 }
-COLOURS = ("#5a5a5a", "#0b6e4f", "#b04a2f", "#e0a080", "#0b6e4f", "#2f5db0", "#b04a2f")
+COLOURS = ("#5a5a5a", "#0b6e4f", "#b04a2f", "#e0a080", "#0b6e4f", "#2f5db0", "#b04a2f",
+           "#8a6fb0")  # fmt: skip
 FIGURES = {
     "robustness_place": ("shift", "rotation", "scale"),
     "robustness_light": ("brightness", "gamma", "cast"),

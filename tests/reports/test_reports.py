@@ -221,6 +221,13 @@ def test_metrics_in_plain_words(tmp_path: Path) -> None:
     assert "keys 12,345" in text
 
 
+def test_pictures_without_labels_have_no_metrics(tmp_path: Path) -> None:
+    metrics = {"image_auroc": None, "aupro": None}
+    text = page_of(tmp_path, make_report(make_item(label=None), metrics=metrics)).text
+    assert "Against the labels" not in text
+    assert "AUPRO" not in text
+
+
 def test_curves_are_drawn_with_the_operating_point(tmp_path: Path) -> None:
     curve = np.array([0.0, 1.0]), np.array([0.0, 1.0])
     items = [make_item(f"{s}.png", score=s, label=int(s > 1)) for s in (1.0, 1.5, 3.0)]

@@ -98,7 +98,7 @@ def choose_alignment(
     before, after = leave_one_out_distances(
         pictures if alike else frames[:_JUDGED], aligner, config, encoder, runtime
     )
-    change = f"the good pictures' distances are {after / before:.2f} of those without"
+    change = f"the good pictures' distances are {after / before:.2f} of those without alignment"
     worth = after <= (TOLERANCE if alike else EARNED) * before
     if not alike:
         change += f"; half are turned by {turn:.0f} degrees or more, which takes {EARNED} or less"

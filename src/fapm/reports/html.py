@@ -193,7 +193,7 @@ def _render(report: Report) -> str:
         outcomes=outcomes,
         defects=sum(item.label == 1 for item in ranked),
         good=sum(item.label == 0 for item in ranked),
-        metrics=[_metric(name, value) for name, value in report.metrics.items()],
+        metrics=_metrics(report.metrics),
         charts=_charts(report, ranked),
         scale=_scale(),
         any_mask=any(ranked[rank].mask is not None for rank in pictured),
@@ -257,6 +257,12 @@ def _operating_point(
     alarms = scores > threshold
     good, defect = (np.array([label == truth for label in labels]) for truth in (0, 1))
     return float(alarms[good].mean()), float(alarms[defect].mean())
+
+
+def _metrics(metrics: Mapping[str, float | None]) -> list[_Metric]:
+    if all(value is None for value in metrics.values()):
+        return []  # no picture has a label
+    return [_metric(name, value) for name, value in metrics.items()]
 
 
 def _metric(name: str, value: float | None) -> _Metric:
